@@ -74,7 +74,9 @@ api_tokens = Table(
     Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
     Column("name", Text, nullable=False),
     Column("token_hash", Text, nullable=False, unique=True),
-    Column("scopes", ARRAY(Text), nullable=False),  # permissions, a subset of the role's at each use; ["*"] is all of them
+    Column(
+        "scopes", ARRAY(Text), nullable=False
+    ),  # permissions, a subset of the role's at each use; ["*"] is all of them
     _now("created_at"),
     _time("expires_at"),
     _time("last_used_at"),
@@ -131,7 +133,9 @@ sessions = Table(
     Column("model", Text, nullable=False),
     Column("effort", Text),
     Column("head", BigInteger, nullable=False, server_default="0"),  # seq of the newest event
-    Column("next_position", Integer, nullable=False, server_default="1"),  # place of the next prompt in the queue
+    Column(
+        "next_position", Integer, nullable=False, server_default="1"
+    ),  # place of the next prompt in the queue
     Column("agent_session_id", Text),  # the agent's own name for its memory of this session
     Column("cost_usd", Numeric(12, 6), nullable=False, server_default="0"),
     Column("client_request_id", Text),
@@ -141,7 +145,11 @@ sessions = Table(
     CheckConstraint("status IN ('active','archived','deleting')", name="status"),
     Index("ix_sessions_updated_at", "updated_at"),
     Index(
-        "uq_sessions_client_request", "owner_id", "client_request_id", unique=True, postgresql_where=text("client_request_id IS NOT NULL")
+        "uq_sessions_client_request",
+        "owner_id",
+        "client_request_id",
+        unique=True,
+        postgresql_where=text("client_request_id IS NOT NULL"),
     ),
 )
 
@@ -151,7 +159,9 @@ session_targets = Table(
     Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
     Column("position", SmallInteger, primary_key=True),  # 0 is the primary repository
     Column("repository_id", Text, ForeignKey("repositories.id"), nullable=False),
-    Column("directory", Text, nullable=False),  # name of its folder in the workspace and in the git gateway's address
+    Column(
+        "directory", Text, nullable=False
+    ),  # name of its folder in the workspace and in the git gateway's address
     Column("base_branch", Text, nullable=False),
     Column("base_sha", Text),  # pinned when it was checked out; diffs are against it
     Column("work_branch", Text, nullable=False),
@@ -177,7 +187,9 @@ prompts = Table(
     Column("remedy", Text),
     Column("stop_requested_at", DateTime(timezone=True)),
     Column("stop_requested_by", Text),
-    Column("interruptions", Integer, nullable=False, server_default="0"),  # times that the turn was begun again after a crash
+    Column(
+        "interruptions", Integer, nullable=False, server_default="0"
+    ),  # times that the turn was begun again after a crash
     Column("input_tokens", BigInteger, nullable=False, server_default="0"),
     Column("output_tokens", BigInteger, nullable=False, server_default="0"),
     Column("cost_usd", Numeric(12, 6), nullable=False, server_default="0"),
@@ -185,11 +197,17 @@ prompts = Table(
     _time("started_at"),
     _time("deadline_at"),  # of the running turn; past it the turn is stopped with a reason
     _time("finished_at"),
-    CheckConstraint("status IN ('queued','running','completed','failed','stopped','cancelled')", name="status"),
+    CheckConstraint(
+        "status IN ('queued','running','completed','failed','stopped','cancelled')", name="status"
+    ),
     UniqueConstraint("session_id", "position"),
     Index("uq_prompts_running", "session_id", unique=True, postgresql_where=text("status = 'running'")),
     Index(
-        "uq_prompts_client_request", "session_id", "client_request_id", unique=True, postgresql_where=text("client_request_id IS NOT NULL")
+        "uq_prompts_client_request",
+        "session_id",
+        "client_request_id",
+        unique=True,
+        postgresql_where=text("client_request_id IS NOT NULL"),
     ),
     Index("ix_prompts_unfinished", "session_id", postgresql_where=text("status IN ('queued','running')")),
 )
@@ -212,7 +230,9 @@ attachments = Table(
 events = Table(
     "events",
     metadata,
-    Column("session_id", Text, primary_key=True),  # no foreign key: the log is appended to very often, and deleted with its session
+    Column(
+        "session_id", Text, primary_key=True
+    ),  # no foreign key: the log is appended to very often, and deleted with its session
     Column("seq", BigInteger, primary_key=True),
     Column("kind", Text, nullable=False),
     Column("turn_id", Text),
@@ -253,7 +273,9 @@ sandboxes = Table(
     Column("boot_step", Text),
     Column("reason", Text),
     Column("remedy", Text),
-    Column("frames_counted", BigInteger, nullable=False, server_default="0"),  # number of the newest frame that is in the log
+    Column(
+        "frames_counted", BigInteger, nullable=False, server_default="0"
+    ),  # number of the newest frame that is in the log
     Column("commands_issued", BigInteger, nullable=False, server_default="0"),
     Column("runtime_version", Text),
     Column("agent_state", Text),  # starting | idle | busy | restarting | failed
@@ -263,9 +285,14 @@ sandboxes = Table(
     _time("deadline_at"),  # of the present state
     _time("idle_at"),  # since when nothing has been running in it
     _time("ended_at"),
-    CheckConstraint("state IN ('requested','booting','ready','stopping','stopped','failed','lost')", name="state"),
+    CheckConstraint(
+        "state IN ('requested','booting','ready','stopping','stopped','failed','lost')", name="state"
+    ),
     Index(
-        "uq_sandboxes_live", "session_id", unique=True, postgresql_where=text("state IN ('requested','booting','ready','stopping')")
+        "uq_sandboxes_live",
+        "session_id",
+        unique=True,
+        postgresql_where=text("state IN ('requested','booting','ready','stopping')"),
     ),
     Index("ix_sandboxes_session_id", "session_id"),
 )
@@ -296,7 +323,9 @@ pull_requests = Table(
     Column("head", Text, nullable=False),
     Column("base", Text, nullable=False),
     Column("head_sha", Text, nullable=False),
-    Column("base_sha", Text, nullable=False),  # merge base when it was last looked at; the diff is read against it
+    Column(
+        "base_sha", Text, nullable=False
+    ),  # merge base when it was last looked at; the diff is read against it
     Column("state", Text, nullable=False),  # open | merged | closed
     Column("draft", Boolean, nullable=False, server_default=text("false")),
     Column("merge_method", Text),
@@ -308,7 +337,14 @@ pull_requests = Table(
     _time("closed_at"),
     CheckConstraint("state IN ('open','merged','closed')", name="state"),
     UniqueConstraint("repository_id", "number"),
-    Index("uq_pull_requests_open", "repository_id", "head", "base", unique=True, postgresql_where=text("state = 'open'")),
+    Index(
+        "uq_pull_requests_open",
+        "repository_id",
+        "head",
+        "base",
+        unique=True,
+        postgresql_where=text("state = 'open'"),
+    ),
     Index("ix_pull_requests_session_id", "session_id"),
 )
 
