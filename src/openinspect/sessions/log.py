@@ -1,0 +1,228 @@
+"""The session log: appended to in transactions, published after their commit, read by cursor.
+
+Contract
+    - ``seq`` begins at 1 and has no gaps. It is given out by ``UPDATE sessions SET head = head + n``, whose row lock orders the writers of one
+      session until they commit; a transaction that appends does no other waiting.
+    - An event is published (handed to ``Journal.publish``) only after it has been committed. Two transactions of one session may publish out
+      of order; the receiver finds the gap filled in the database (``read``).
+    - Appending to a session that is being deleted, or is gone, raises ``SessionGone``.
+    - JSON that Postgres can't hold (the character NUL) is replaced by U+FFFD.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from openinspect.problems import NotFound
+from openinspect.protocol.commands import Command
+
+PROCESS_ID = uuid.uuid4().hex[:12]
+"""Names this process in notifications, so that it can leave out its own."""
+
+
+class SessionGone(NotFound):
+    def __init__(self) -> None:
+        super().__init__(
+            "session_not_found",
+            "This session does not exist, or it has been deleted.",
+            "List the sessions to find the one that you mean.",
+        )
+
+
+class Logged(NamedTuple):
+    """An event as it stands in the log, its body still encoded."""
+
+    seq: int
+    turn_id: str | None
+    at: datetime
+    kind: str
+    body: bytes
+
+    def encode(self) -> bytes:
+        """The JSON of ``protocol.events.Event``."""
+        turn = b"null" if self.turn_id is None else orjson.dumps(self.turn_id)
+        return b'{"seq":%d,"at":"%s","turn_id":%s,"body":%s}' % (
+            self.seq,
+            self.at.isoformat().encode(),
+            turn,
+            self.body,
+        )
+
+
+class Record(NamedTuple):
+    """Something to append."""
+
+    body: BaseModel
+    turn_id: str | None = None
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd")
+    if isinstance(value, list):
+        return [_without_nul(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+    return value
+
+
+def encode_body(body: BaseModel) -> bytes:
+    encoded = body.__pydantic_serializer__.to_json(body)
+    return orjson.dumps(_without_nul(orjson.loads(encoded))) if rb"\u0000" in encoded else encoded
+
+
+_APPEND = """
+WITH taken AS (
+    UPDATE sessions SET head = head + %(count)s, updated_at = now()
+    WHERE id = %(session)s AND status <> 'deleting' RETURNING head - %(count)s AS base
+), added AS (
+    INSERT INTO events (session_id, seq, kind, turn_id, body, at)
+    SELECT %(session)s, taken.base + new.place, new.kind, new.turn_id, new.body::jsonb, %(at)s
+    FROM taken, unnest(%(kinds)s::text[], %(turns)s::text[], %(bodies)s::text[]) WITH ORDINALITY AS new (kind, turn_id, body, place)
+)
+SELECT base FROM taken
+"""
+
+_ISSUE = """
+WITH numbered AS (
+    UPDATE sandboxes SET commands_issued = commands_issued + 1 WHERE id = %(sandbox)s RETURNING commands_issued
+), added AS (
+    INSERT INTO commands (sandbox_id, n, body) SELECT %(sandbox)s, commands_issued, %(body)s::jsonb FROM numbered
+)
+SELECT commands_issued, pg_notify('openinspect_command', %(notice)s) FROM numbered
+"""
+
+
+class Transaction:
+    """One database transaction that may append to logs and issue commands. Made by ``Journal.transaction`` alone."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.appended: list[tuple[str, list[Logged]]] = []
+        self.commanded: list[str] = []
+        self.wanted_sandboxes: list[str] = []
+        """Rows made by this transaction that a job has to start; ``Journal.want`` defers it in the same transaction."""
+        self._after: list[Callable[[], None]] = []
+
+    async def append(self, session_id: str, *bodies: BaseModel, turn_id: str | None = None) -> None:
+        await self.append_records(session_id, [Record(body, turn_id) for body in bodies])
+
+    async def append_records(self, session_id: str, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        at = datetime.now(UTC)
+        bodies = [encode_body(record.body) for record in records]
+        kinds: list[str] = [record.body.kind for record in records]  # type: ignore[attr-defined]
+        turns = [record.turn_id for record in records]
+        found = await self.connection.exec_driver_sql(
+            _APPEND,
+            {
+                "count": len(records),
+                "session": session_id,
+                "at": at,
+                "kinds": kinds,
+                "turns": turns,
+                "bodies": [body.decode() for body in bodies],
+            },
+        )
+        base = found.scalar_one_or_none()
+        if base is None:
+            raise SessionGone
+        logged = [
+            Logged(base + place, turn, at, kind, body)
+            for place, (turn, kind, body) in enumerate(zip(turns, kinds, bodies, strict=True), start=1)
+        ]
+        self.appended.append((session_id, logged))
+
+    async def issue(self, sandbox_id: str, command: Command) -> int:
+        """Number a command for a sandbox; it is sent when the transaction has been committed, and again until it was seen."""
+        found = await self.connection.exec_driver_sql(
+            _ISSUE,
+            {
+                "sandbox": sandbox_id,
+                "body": encode_body(command).decode(),
+                "notice": f"{PROCESS_ID} {sandbox_id}",
+            },
+        )
+        self.commanded.append(sandbox_id)
+        return found.one()[0]
+
+    def after_commit(self, action: Callable[[], None]) -> None:
+        """Call something short once the transaction has been committed; not at all when it is rolled back."""
+        self._after.append(action)
+
+
+class Journal:
+    """Opens transactions, and hands on what they have committed.
+
+    ``publish(session_id, events)`` and ``command(sandbox_id)`` are called on the event loop right after a commit; they only take note.
+    ``want(connection, sandbox_id)`` is called before it, to defer the job that starts a sandbox on the same connection.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        publish: Callable[[str, list[Logged]], None] = lambda _session, _events: None,
+        command: Callable[[str], None] = lambda _sandbox: None,
+        want: Callable[[AsyncConnection, str], Awaitable[None]] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.publish = publish
+        self.command = command
+        self.want = want
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self.engine.begin() as connection:
+            transaction = Transaction(connection)
+            yield transaction
+            if self.want is not None:
+                for sandbox_id in transaction.wanted_sandboxes:
+                    await self.want(connection, sandbox_id)
+        for session_id, events in transaction.appended:
+            self.publish(session_id, events)
+        for sandbox_id in dict.fromkeys(transaction.commanded):
+            self.command(sandbox_id)
+        for action in transaction._after:
+            action()
+
+
+# ── reading ───────────────────────────────────────────────────────────────────────────────────────
+_READ_AFTER = "SELECT seq, turn_id, at, kind, body::text FROM events WHERE session_id = %(session)s AND seq > %(seq)s ORDER BY seq LIMIT %(limit)s"
+_READ_BEFORE = "SELECT seq, turn_id, at, kind, body::text FROM events WHERE session_id = %(session)s AND seq < %(seq)s ORDER BY seq DESC LIMIT %(limit)s"
+
+
+async def _read(
+    connection: AsyncConnection, statement: str, session_id: str, seq: int, limit: int
+) -> list[Logged]:
+    found = await connection.exec_driver_sql(statement, {"session": session_id, "seq": seq, "limit": limit})
+    return [Logged(row[0], row[1], row[2], row[3], row[4].encode()) for row in found]
+
+
+async def read_after(connection: AsyncConnection, session_id: str, seq: int, limit: int) -> list[Logged]:
+    """The events after a cursor, oldest first."""
+    return await _read(connection, _READ_AFTER, session_id, seq, limit)
+
+
+async def read_before(connection: AsyncConnection, session_id: str, seq: int, limit: int) -> list[Logged]:
+    """The newest events before a seq, oldest first."""
+    return (await _read(connection, _READ_BEFORE, session_id, seq, limit))[::-1]
+
+
+async def head(connection: AsyncConnection, session_id: str) -> int:
+    """Seq of the newest event. Raises ``SessionGone``."""
+    found = await connection.exec_driver_sql(
+        "SELECT head FROM sessions WHERE id = %(session)s AND status <> 'deleting'", {"session": session_id}
+    )
+    value = found.scalar_one_or_none()
+    if value is None:
+        raise SessionGone
+    return value

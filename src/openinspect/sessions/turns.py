@@ -1,0 +1,354 @@
+"""Turns: a queued prompt becomes the running one, and ends.
+
+    queued ──advance──▶ running ──finish──▶ completed | failed | stopped
+       └──cancel──▶ cancelled
+
+``advance`` is level-triggered: it looks at the rows of one session and does the next thing, if there is one. It is called in the same
+transaction as whatever may have made a next thing possible (a prompt, the end of a turn, a sandbox that is ready) and by the sweep, so that
+nothing depends on a call that a crash has swallowed. It takes the session's row lock and waits for nothing else.
+
+Deadlines: a running turn has ``turn_seconds``; a requested stop has ``STOP_SECONDS``, then the sandbox is ended and the turn with it.
+Silence never ends a turn.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import RowMapping
+
+from openinspect.db.tables import (
+    attachments,
+    events,
+    open_parts,
+    prompts,
+    sandboxes,
+    session_targets,
+    sessions,
+    users,
+)
+from openinspect.problems import Conflict
+from openinspect.protocol.commands import Configure, Identity, ModelChoice, RunPrompt, StopTurn, TargetSpec
+from openinspect.protocol.events import (
+    AttachmentInfo,
+    Person,
+    PromptCancelled,
+    ReasoningPart,
+    SandboxChanged,
+    StopRequested,
+    TextPart,
+    TurnFinished,
+    TurnStarted,
+)
+from openinspect.protocol.ids import new_id
+from openinspect.settings import Settings
+
+from .log import Transaction
+
+STOP_SECONDS = 5.0
+LIVE_STATES = ("requested", "booting", "ready", "stopping")
+COMMITTER = Identity(name="Open-Inspect", email="agent@open-inspect.invalid")
+AGENT = Person(id=None, name="Open-Inspect")
+
+
+async def advance(transaction: Transaction, session_id: str, settings: Settings) -> None:
+    """Do the next thing for a session. Nothing to do, or a session that is gone or archived, is no error."""
+    connection = transaction.connection
+    locked = await connection.execute(select(sessions).where(sessions.c.id == session_id).with_for_update())
+    session = locked.mappings().one_or_none()
+    if session is None or session["status"] != "active":
+        return
+    unfinished = await connection.execute(
+        select(prompts)
+        .where(prompts.c.session_id == session_id, prompts.c.status.in_(("queued", "running")))
+        .order_by(prompts.c.status.desc(), prompts.c.position)
+        .limit(1)
+    )
+    prompt = unfinished.mappings().one_or_none()
+    if prompt is None or prompt["status"] == "running":
+        return
+    sandbox = await live_sandbox(transaction, session_id)
+    if sandbox is None:
+        await request_sandbox(transaction, session, settings)
+    elif sandbox["state"] == "ready":
+        await _start(transaction, session, prompt, sandbox["id"], settings)
+
+
+async def live_sandbox(transaction: Transaction, session_id: str) -> RowMapping | None:
+    found = await transaction.connection.execute(
+        select(sandboxes).where(sandboxes.c.session_id == session_id, sandboxes.c.state.in_(LIVE_STATES))
+    )
+    return found.mappings().one_or_none()
+
+
+async def request_sandbox(
+    transaction: Transaction, session: RowMapping, settings: Settings, provider: str = "local"
+) -> str:
+    """A new sandbox row with its first command. A job takes it from there; the sweep finds it when the job is lost."""
+    connection = transaction.connection
+    sandbox_id = new_id("sbx")
+    await connection.execute(
+        insert(sandboxes).values(
+            id=sandbox_id,
+            session_id=session["id"],
+            provider=provider,
+            state="requested",
+            token_hash=f"none:{sandbox_id}",  # nobody's: the token is made when the sandbox is started
+            deadline_at=datetime.now(UTC) + timedelta(seconds=settings.sandbox_boot_seconds),
+        )
+    )
+    targets = await connection.execute(
+        select(session_targets)
+        .where(session_targets.c.session_id == session["id"])
+        .order_by(session_targets.c.position)
+    )
+    await transaction.issue(
+        sandbox_id,
+        Configure(
+            session_id=session["id"],
+            targets=[
+                TargetSpec(
+                    directory=row["directory"],
+                    git_path=f"/git/{row['directory']}",
+                    base_branch=row["base_branch"],
+                    base_sha=row["base_sha"],
+                    work_branch=row["work_branch"],
+                )
+                for row in targets.mappings()
+            ],
+            committer=COMMITTER,
+            agent_session_id=session["agent_session_id"],
+        ),
+    )
+    await transaction.append(session["id"], SandboxChanged(sandbox_id=sandbox_id, state="requested"))
+    transaction.wanted_sandboxes.append(sandbox_id)
+    return sandbox_id
+
+
+async def _start(
+    transaction: Transaction, session: RowMapping, prompt: RowMapping, sandbox_id: str, settings: Settings
+) -> None:
+    connection = transaction.connection
+    model, effort = (
+        prompt["model"] or session["model"],
+        prompt["effort"] if prompt["model"] or prompt["effort"] else session["effort"],
+    )
+    provider, _, model_id = model.partition("/")
+    author = (
+        await connection.execute(select(users.c.name, users.c.email).where(users.c.id == prompt["author_id"]))
+    ).one_or_none()
+    attached = await connection.execute(
+        select(attachments)
+        .where(attachments.c.prompt_id == prompt["id"])
+        .order_by(attachments.c.created_at, attachments.c.id)
+    )
+    await connection.execute(
+        update(prompts)
+        .where(prompts.c.id == prompt["id"])
+        .values(
+            status="running",
+            started_at=func.now(),
+            sandbox_id=sandbox_id,
+            deadline_at=datetime.now(UTC) + timedelta(seconds=settings.turn_seconds),
+        )
+    )
+    await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(idle_at=None))
+    text = prompt["text"]
+    if prompt["retry_of"]:
+        done = await already_done(transaction, prompt["session_id"], prompt["retry_of"])
+        text = _retry_preface(done) + text
+    await transaction.issue(
+        sandbox_id,
+        RunPrompt(
+            prompt_id=prompt["id"],
+            text=text,
+            model=ModelChoice(provider=provider, model=model_id, effort=effort),
+            author=Identity(name=author.name, email=author.email) if author else COMMITTER,
+            attachments=[
+                AttachmentInfo(id=row["id"], name=row["name"], media_type=row["media_type"], size=row["size"])
+                for row in attached.mappings()
+            ],
+            title=session["title"] or "Session",
+        ),
+    )
+    await transaction.append(
+        session["id"], TurnStarted(prompt_id=prompt["id"], model=model, effort=effort), turn_id=prompt["id"]
+    )
+
+
+def _retry_preface(done: list[str]) -> str:
+    if not done:
+        return "A previous attempt at the following was interrupted. The files are as it left them: look at their state first.\n\n"
+    listed = "\n".join(f"- {line}" for line in done)
+    return (
+        "A previous attempt at the following was interrupted. These things are already done and must not be done again:\n"
+        f"{listed}\nThe files are as it left them: look at their state first, then go on with what is missing.\n\n"
+    )
+
+
+async def already_done(transaction: Transaction, session_id: str, turn_id: str) -> list[str]:
+    """What a turn, and those that it retried, have left behind outside the sandbox or as commits: one line each, at most 50."""
+    chain = [turn_id]
+    while len(chain) < 10:
+        earlier = await transaction.connection.scalar(
+            select(prompts.c.retry_of).where(prompts.c.id == chain[-1])
+        )
+        if earlier is None:
+            break
+        chain.append(earlier)
+    found = await transaction.connection.execute(
+        select(events.c.kind, events.c.body)
+        .where(
+            events.c.session_id == session_id,
+            events.c.turn_id.in_(chain),
+            events.c.kind.in_(("commit", "git.pushed", "pull_request")),
+        )
+        .order_by(events.c.seq)
+        .limit(50)
+    )
+    lines: list[str] = []
+    for kind, body in found:
+        if kind == "commit":
+            lines.append(f"committed {body['sha'][:10]} “{body['subject']}”")
+        elif kind == "git.pushed":
+            lines.append(
+                f"pushed {(body['new_sha'] or '')[:10]} to {body['ref'].removeprefix('refs/heads/')}"
+            )
+        else:
+            lines.append(f"pull request #{body['number']} “{body['title']}” {body['change']}")
+    return list(dict.fromkeys(lines))
+
+
+async def finish(
+    transaction: Transaction,
+    prompt_id: str,
+    status: Literal["completed", "failed", "stopped"],
+    settings: Settings,
+    reason: str = "",
+    remedy: str = "",
+) -> bool:
+    """End a running turn, and begin the next. False when it had ended already."""
+    connection = transaction.connection
+    ended = await connection.execute(
+        update(prompts)
+        .where(prompts.c.id == prompt_id, prompts.c.status == "running")
+        .values(
+            status=status,
+            finished_at=func.now(),
+            reason=reason or None,
+            remedy=remedy or None,
+            deadline_at=None,
+        )
+        .returning(prompts)
+    )
+    prompt = ended.mappings().one_or_none()
+    if prompt is None:
+        return False
+    session_id = prompt["session_id"]
+    torn = await connection.execute(
+        delete(open_parts)
+        .where(open_parts.c.session_id == session_id, open_parts.c.turn_id == prompt_id)
+        .returning(open_parts)
+    )
+    for part in torn.mappings():
+        kind = TextPart if part["kind"] == "text" else ReasoningPart
+        await transaction.append(
+            session_id, kind(part_id=part["part_id"], text=part["text"], truncated=True), turn_id=prompt_id
+        )
+    await transaction.append(
+        session_id,
+        TurnFinished(
+            prompt_id=prompt_id,
+            status=status,
+            reason=reason,
+            remedy=remedy,
+            done=[] if status == "completed" else await already_done(transaction, session_id, prompt_id),
+            duration_ms=int((prompt["finished_at"] - prompt["started_at"]).total_seconds() * 1000),
+            input_tokens=prompt["input_tokens"],
+            output_tokens=prompt["output_tokens"],
+            cost_usd=float(prompt["cost_usd"]),
+        ),
+        turn_id=prompt_id,
+    )
+    await connection.execute(
+        update(sandboxes).where(sandboxes.c.id == prompt["sandbox_id"]).values(idle_at=func.now())
+    )
+    await advance(transaction, session_id, settings)
+    return True
+
+
+async def fail_queued(transaction: Transaction, session_id: str, reason: str, remedy: str) -> None:
+    """The next queued prompt can't be run: it fails with the reason, so that nobody waits for ever."""
+    waiting = await transaction.connection.execute(
+        select(prompts.c.id)
+        .where(prompts.c.session_id == session_id, prompts.c.status == "queued")
+        .order_by(prompts.c.position)
+        .limit(1)
+        .with_for_update()
+    )
+    prompt_id = waiting.scalar_one_or_none()
+    if prompt_id is None:
+        return
+    await transaction.connection.execute(
+        update(prompts)
+        .where(prompts.c.id == prompt_id)
+        .values(status="failed", finished_at=func.now(), reason=reason, remedy=remedy or None)
+    )
+    await transaction.append(
+        session_id,
+        TurnFinished(
+            prompt_id=prompt_id,
+            status="failed",
+            reason=reason,
+            remedy=remedy,
+            duration_ms=0,
+            input_tokens=0,
+            output_tokens=0,
+            cost_usd=0,
+        ),
+        turn_id=prompt_id,
+    )
+
+
+async def stop(transaction: Transaction, session_id: str, by: Person, settings: Settings) -> str:
+    """Ask the running turn to stop; while the sandbox is still starting, take the prompt that waits for it back. Gives the prompt's id.
+
+    May be repeated. Raises ``Conflict`` when nothing runs or waits.
+    """
+    connection = transaction.connection
+    await connection.execute(select(sessions.c.id).where(sessions.c.id == session_id).with_for_update())
+    found = await connection.execute(
+        select(prompts)
+        .where(prompts.c.session_id == session_id, prompts.c.status.in_(("queued", "running")))
+        .order_by(prompts.c.status.desc(), prompts.c.position)
+        .limit(1)
+    )
+    prompt = found.mappings().one_or_none()
+    if prompt is None:
+        raise Conflict("nothing_running", "Nothing is running in this session.", "There is nothing to stop.")
+    if prompt["status"] == "queued":
+        await connection.execute(
+            update(prompts)
+            .where(prompts.c.id == prompt["id"])
+            .values(status="cancelled", finished_at=func.now())
+        )
+        await transaction.append(
+            session_id, PromptCancelled(prompt_id=prompt["id"], by=by), turn_id=prompt["id"]
+        )
+        return prompt["id"]
+    if prompt["stop_requested_at"] is not None:
+        return prompt["id"]
+    await connection.execute(
+        update(prompts)
+        .where(prompts.c.id == prompt["id"])
+        .values(stop_requested_at=func.now(), stop_requested_by=by.id)
+    )
+    await transaction.append(session_id, StopRequested(prompt_id=prompt["id"], by=by), turn_id=prompt["id"])
+    sandbox = await live_sandbox(transaction, session_id)
+    if sandbox is None or sandbox["id"] != prompt["sandbox_id"]:
+        await finish(transaction, prompt["id"], "stopped", settings, "Stopped; its sandbox was gone already.")
+    else:
+        await transaction.issue(sandbox["id"], StopTurn(prompt_id=prompt["id"]))
+    return prompt["id"]
