@@ -1,0 +1,295 @@
+"""Running git: clean environment, the owner's rights, bounded time and output.
+
+Two ways to run, by what is asked:
+
+- ``Git.in_repository``: with the repository's own git folder. For refs, and for serving fetch and push. Every setting of the repository
+  that could run a command is overridden (``HARDENING``); hooks, automatic gc and the network are off.
+- ``Git.on_objects``: on the repository's objects, but with an empty git folder of ours, so that not one byte of its config, attributes or replace
+  refs is read. For diffs and merges, whose drivers (textconv, merge, filter) have names that can't all be overridden.
+
+Git runs in a process group of its own, and becomes the repository's owner by ``setpriv`` (which also forbids new privileges) rather
+than by the ``user=`` of a subprocess, which uvloop ignores without a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from ..contract import CALL_SECONDS
+from ..errors import ForgeUnavailable
+from .clean_dir import clean_git_dir
+from .place import Owner, Place
+
+MAX_OUTPUT = 16 * 1024 * 1024
+
+HARDENING: tuple[str, ...] = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.alternateRefsCommand=true",  # empty would run the alternate's path
+    "core.sshCommand=/bin/false",
+    "core.gitProxy=/bin/false",
+    "core.askPass=/bin/false",
+    "core.pager=cat",
+    "core.editor=/bin/false",
+    "core.protectHFS=true",
+    "core.protectNTFS=true",
+    "credential.helper=",
+    "gpg.program=/bin/false",
+    "gpg.ssh.program=/bin/false",
+    "gpg.x509.program=/bin/false",
+    "commit.gpgSign=false",
+    "gc.auto=0",  # gc.recentObjectsHook would be run
+    "maintenance.auto=false",
+    "receive.autogc=false",
+    "submodule.recurse=false",
+    "protocol.ext.allow=never",
+    "transfer.credentialsInUrl=die",
+)
+
+_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "HOME": "/nonexistent",
+    "XDG_CONFIG_HOME": "/nonexistent",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "/bin/false",
+    "SSH_ASKPASS": "/bin/false",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_NO_LAZY_FETCH": "1",  # a promisor remote's URL or upload-pack command would be run
+    "GIT_ALLOW_PROTOCOL": "none",
+}
+
+_URL_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/\s@]*@")
+
+
+class GitResult(NamedTuple):
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode("utf-8", "replace").strip()
+
+
+class GitCommand(NamedTuple):
+    argv: list[str]
+    env: dict[str, str]
+
+
+@cache
+def program(name: str) -> str:
+    """Absolute path of ``git`` or ``setpriv``, looked up once. Raises ``ForgeUnavailable`` when it is not installed."""
+    found = shutil.which(name, path=_ENVIRONMENT["PATH"]) or shutil.which(name)
+    if found is None:
+        package = "util-linux" if name == "setpriv" else name
+        raise ForgeUnavailable(
+            f"{name} is not installed on the server", f"Install it: `apt-get install {package}`."
+        )
+    return found
+
+
+def redact(text: str) -> str:
+    """``text`` without user names and passwords in URLs."""
+    return _URL_CREDENTIALS.sub(r"\1", text)
+
+
+def as_owner(owner: Owner | None) -> list[str]:
+    """The words to put before a command so that it runs as ``owner``."""
+    if owner is None:
+        return []
+    return [
+        program("setpriv"),
+        f"--reuid={owner.uid}",
+        f"--regid={owner.gid}",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--no-new-privs",
+        "--",
+    ]
+
+
+def _command(
+    owner: Owner | None, safe: Sequence[Path], config: Sequence[str], args: Sequence[str]
+) -> list[str]:
+    settings = [*HARDENING, *(f"safe.directory={path}" for path in safe), *config]
+    return [*as_owner(owner), program("git"), *(word for one in settings for word in ("-c", one)), *args]
+
+
+class Git:
+    """Git in one repository. Cheap to make; holds nothing open."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    def in_repository(
+        self, args: Sequence[str], *, config: Sequence[str] = (), env: Mapping[str, str] | None = None
+    ) -> GitCommand:
+        """A command on the repository's own git folder, with the further settings ``config`` (``key=value``)."""
+        place = self.place
+        safe = [place.git_dir, *([place.work_tree] if place.work_tree else [])]
+        environment = {**_ENVIRONMENT, "GIT_DIR": str(place.git_dir), **(env or {})}
+        return GitCommand(_command(place.run_as, safe, config, args), environment)
+
+    def on_objects(
+        self, args: Sequence[str], *, sha: str, env: Mapping[str, str] | None = None
+    ) -> GitCommand:
+        """A command on the objects alone. ``sha`` is any object's full name: its length tells the hash."""
+        clean = clean_git_dir("sha256" if len(sha) == 64 else "sha1")
+        environment = {
+            **_ENVIRONMENT,
+            "GIT_DIR": str(clean),
+            "GIT_OBJECT_DIRECTORY": str(self.place.git_dir / "objects"),
+            **(env or {}),
+        }
+        shallow = self.place.git_dir / "shallow"
+        if shallow.is_file():
+            environment["GIT_SHALLOW_FILE"] = str(shallow)
+        return GitCommand(_command(self.place.run_as, [clean], (), args), environment)
+
+    async def run(
+        self,
+        *args: str,
+        stdin: bytes = b"",
+        ok: Sequence[int] = (0,),
+        timeout: float = CALL_SECONDS,
+        config: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> GitResult:
+        """Run ``in_repository`` to its end. Raises ``ForgeUnavailable`` for an exit code that is not in ``ok``, too much output or time."""
+        return await finish(
+            self.in_repository(args, config=config, env=env), stdin=stdin, ok=ok, timeout=timeout
+        )
+
+    async def run_on_objects(
+        self,
+        *args: str,
+        sha: str,
+        stdin: bytes = b"",
+        ok: Sequence[int] = (0,),
+        timeout: float = CALL_SECONDS,
+        env: Mapping[str, str] | None = None,
+    ) -> GitResult:
+        """Run ``on_objects`` to its end; errors as for ``run``."""
+        return await finish(self.on_objects(args, sha=sha, env=env), stdin=stdin, ok=ok, timeout=timeout)
+
+
+@asynccontextmanager
+async def running(
+    command: GitCommand, *, stdin: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The started process; when the block is left, however that happens, its whole group is dead and reaped."""
+    process = await asyncio.create_subprocess_exec(
+        *command.argv,
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+        env=command.env,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.stdin is not None:
+            process.stdin.close()
+        await asyncio.shield(process.wait())
+
+
+async def finish(
+    command: GitCommand, *, stdin: bytes = b"", ok: Sequence[int] = (0,), timeout: float = CALL_SECONDS
+) -> GitResult:
+    """Run ``command`` to its end, at most ``timeout`` seconds and ``MAX_OUTPUT`` bytes."""
+    try:
+        async with asyncio.timeout(timeout), running(command) as process:
+            out, err = await _communicate(process, stdin)
+            code = await process.wait()
+    except TimeoutError as error:
+        raise ForgeUnavailable(
+            f"git {_verb(command)} took longer than {timeout:g} s",
+            "Try again; if it stays, run `git gc` there.",
+        ) from error
+    except OSError as error:
+        raise ForgeUnavailable(
+            f"git could not be started: {error.strerror}", "Run `openinspect doctor`."
+        ) from error
+    stderr = redact(err.decode("utf-8", "replace"))
+    if code not in ok:
+        raise ForgeUnavailable(f"git {_verb(command)} failed: {last_line(stderr)}", "Run `git fsck` there.")
+    return GitResult(code, out, stderr)
+
+
+async def _communicate(process: asyncio.subprocess.Process, data: bytes) -> tuple[bytes, bytes]:
+    assert process.stdin and process.stdout and process.stderr
+
+    async def feed(writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # it may end without reading everything
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    # gather and not a task group: the first error comes out as itself, and killing the process then ends the others
+    _, out, err = await asyncio.gather(
+        feed(process.stdin), _bounded(process.stdout, MAX_OUTPUT), tail(process.stderr)
+    )
+    return out, err
+
+
+async def _bounded(stream: asyncio.StreamReader, most: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while chunk := await stream.read(65536):
+        size += len(chunk)
+        if size > most:
+            raise ForgeUnavailable(
+                f"git printed more than {most >> 20} MiB", "The repository is larger than what can be shown."
+            )
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+async def tail(stream: asyncio.StreamReader, most: int = 16384) -> bytes:
+    """Read ``stream`` to its end and keep the last ``most`` bytes."""
+    kept = b""
+    while chunk := await stream.read(65536):
+        kept = (kept + chunk)[-most:]
+    return kept
+
+
+def last_line(stderr: str) -> str:
+    """The line of git's messages that says what went wrong."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    for line in lines:
+        if line.startswith(("fatal:", "error:")):
+            return line.split(":", 1)[1].strip()[:500]
+    return (lines[-1] if lines else "no message")[:500]
+
+
+def _verb(command: GitCommand) -> str:
+    words = iter(command.argv[command.argv.index(program("git")) + 1 :])
+    for word in words:
+        if word == "-c":
+            next(words, None)
+        else:
+            return word
+    return ""
