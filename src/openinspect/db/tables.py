@@ -238,6 +238,19 @@ events = Table(
     Column("turn_id", Text),
     Column("body", JSONB, nullable=False),
     _now("at"),
+    # the few kinds that are looked for by more than their place
+    Index(
+        "ix_events_results",
+        "session_id",
+        "turn_id",
+        postgresql_where=text("kind IN ('commit', 'git.pushed', 'pull_request')"),
+    ),
+    Index(
+        "ix_events_questions",
+        "session_id",
+        "seq",
+        postgresql_where=text("kind IN ('question.asked', 'question.answered', 'question.closed')"),
+    ),
 )
 
 open_parts = Table(

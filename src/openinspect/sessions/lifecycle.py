@@ -15,7 +15,7 @@ from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.engine import RowMapping
 
 from openinspect.db.tables import prompts, repositories, session_targets, sessions
-from openinspect.models.catalogue import find
+from openinspect.models.catalogue import check_effort, find
 from openinspect.problems import Conflict, Invalid, NotFound
 from openinspect.protocol.events import (
     Person,
@@ -74,7 +74,7 @@ async def create(
     """A new session: its id, and whether it is new (False: this request id made it before). Raises ``NotFound``, ``Invalid``."""
     connection = transaction.connection
     chosen = find(model)
-    effort = chosen.check_effort(effort)
+    effort = check_effort(chosen, effort)
     if client_request_id is not None:
         earlier = await connection.scalar(
             select(sessions.c.id).where(
@@ -164,7 +164,7 @@ async def change(
     values: dict[str, object] = {}
     if model is not None or effort is not None:
         chosen = find(model or row["model"])
-        values = {"model": chosen.id, "effort": chosen.check_effort(effort)}
+        values = {"model": chosen.id, "effort": check_effort(chosen, effort)}
     if title is not None and title != row["title"]:
         values["title"] = title
         await transaction.append(session_id, SessionTitled(title=title, by=by))

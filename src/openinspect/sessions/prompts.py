@@ -14,7 +14,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import RowMapping
 
 from openinspect.db.tables import attachments, prompts, sessions
-from openinspect.models.catalogue import find
+from openinspect.models.catalogue import check_effort, find
 from openinspect.problems import Conflict, Invalid, NotFound, TooMany
 from openinspect.protocol.events import AttachmentInfo, Person, PromptCancelled, PromptEdited, PromptQueued
 from openinspect.protocol.ids import new_id
@@ -31,7 +31,7 @@ def choose_model(model: str | None, effort: str | None) -> tuple[str | None, str
     if model is None:
         return None, effort
     found = find(model)
-    return found.id, found.check_effort(effort)
+    return found.id, check_effort(found, effort)
 
 
 async def enqueue(
@@ -148,7 +148,7 @@ def _for_session(model: str | None, effort: str | None, session_model: str) -> t
     if model is not None:
         return choose_model(model, effort)
     if effort is not None:
-        return None, find(session_model).check_effort(effort)
+        return None, check_effort(session_model, effort)
     return None, None
 
 

@@ -1,0 +1,72 @@
+"""Who stands at the door: a sandbox's token is looked up anew for every request, and decides about everything that the request may do.
+
+The token is worth something only while its sandbox lives. What is granted comes from the rows, never from what the request says.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.datastructures import Headers
+
+from openinspect.db.tables import prompts, sandboxes, sessions
+from openinspect.identity.credentials import hash_secret
+from openinspect.problems import SignInNeeded
+
+_OPEN_STATES = ("booting", "ready")
+
+
+class SandboxGrant(NamedTuple):
+    sandbox_id: str
+    session_id: str
+    session_model: str
+    prompt_id: str | None
+    """Of the turn that is running; None: nothing runs, and no effects may happen."""
+    prompt_model: str | None
+    author_id: str | None
+    """Who sent the prompt that is running: effects happen as this person."""
+
+
+def bearer(headers: Headers) -> str | None:
+    """The token of ``Authorization: Bearer …`` or of ``x-api-key``, as the providers' own clients send it."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer" and token:
+        return token.strip()
+    return headers.get("x-api-key") or None
+
+
+async def authorise(engine: AsyncEngine, token: str | None) -> SandboxGrant:
+    """Raises ``SignInNeeded`` for a token that is unknown, or whose sandbox has ended."""
+    if token:
+        async with engine.connect() as connection:
+            found = await connection.execute(
+                select(
+                    sandboxes.c.id,
+                    sandboxes.c.session_id,
+                    sessions.c.model,
+                    prompts.c.id.label("prompt_id"),
+                    prompts.c.model.label("prompt_model"),
+                    prompts.c.author_id,
+                )
+                .join(sessions, sessions.c.id == sandboxes.c.session_id)
+                .outerjoin(
+                    prompts, (prompts.c.sandbox_id == sandboxes.c.id) & (prompts.c.status == "running")
+                )
+                .where(
+                    sandboxes.c.token_hash == hash_secret(token),
+                    sandboxes.c.state.in_(_OPEN_STATES),
+                    sessions.c.status != "deleting",
+                )
+            )
+            row = found.one_or_none()
+        if row is not None:
+            return SandboxGrant(
+                row.id, row.session_id, row.model, row.prompt_id, row.prompt_model, row.author_id
+            )
+    raise SignInNeeded(
+        "token_invalid",
+        "This sandbox's token is unknown, or its sandbox has ended.",
+        "Prompt the session again for a new sandbox.",
+    )
