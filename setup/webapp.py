@@ -1,0 +1,61 @@
+"""The browser app: built from ``web/`` into ``src/openinspect/web/static``."""
+
+from __future__ import annotations
+
+import shutil
+
+from setup import stamps
+from setup.node import Node
+from setup.report import ROOT, Failure, run, say
+
+SOURCES = ROOT / "web"
+STATIC = ROOT / "src" / "openinspect" / "web" / "static"
+
+
+def ensure(node: Node, rebuild: bool = False) -> bool:
+    """Build it when something under ``web/`` has changed; True when there was something to do. Raises ``Failure``."""
+    if not (SOURCES / "package.json").is_file():
+        say("    there is no web/package.json: nothing to build")
+        return False
+    wanted = stamps.digest(SOURCES)
+    if stamps.current("web") == wanted and (STATIC / "index.html").is_file() and not rebuild:
+        return False
+    stamps.put("web", "")
+    _ensure_packages(node)
+    say("    building the web app")
+    run(
+        node.npm_command("run", "build"),
+        what="building the web app",
+        remedy="the log shows the file and line; `make web` builds it again",
+        log="web-build",
+        seconds=600,
+        cwd=SOURCES,
+        env=node.npm_environment(),
+    )
+    if not (STATIC / "index.html").is_file():
+        raise Failure(
+            "building the web app",
+            f"the build left no {STATIC.relative_to(ROOT)}/index.html",
+            "see .tools/log/web-build.log",
+        )
+    stamps.put("web", wanted)
+    return True
+
+
+def _ensure_packages(node: Node) -> None:
+    wanted = stamps.digest(SOURCES / "package.json", SOURCES / "package-lock.json")
+    if stamps.current("web-packages") == wanted and (SOURCES / "node_modules").is_dir():
+        return
+    say("    getting the web app's packages")
+    stamps.put("web-packages", "")
+    shutil.rmtree(SOURCES / "node_modules", ignore_errors=True)
+    run(
+        node.npm_command("ci"),
+        what="npm ci of web",
+        remedy="check the connection to the npm registry (npm's own settings apply) and run the command again",
+        log="web-packages",
+        seconds=900,
+        cwd=SOURCES,
+        env=node.npm_environment(),
+    )
+    stamps.put("web-packages", wanted)
