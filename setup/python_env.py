@@ -88,6 +88,7 @@ def _ensure_packages(dev: bool) -> bool:
         "--python",
         PYTHON,
         "--require-hashes",
+        "--no-build",
         "--compile-bytecode",
         REQUIREMENTS / f"{name}.txt",
         what="installing the Python packages",

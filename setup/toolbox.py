@@ -86,10 +86,25 @@ def _add_opencode_home(node: Node) -> None:
     config = _NEW / "opencode-home" / ".config" / "opencode"
     config.mkdir(parents=True)
     _npm_ci(node, SOURCES / "opencode-home", config, "opencode-home", "--ignore-scripts")
+    _slim(config / "node_modules")
     # What OpenCode itself would write there when it finds none.
     (config / ".gitignore").write_text(
         "node_modules\npackage.json\npackage-lock.json\nbun.lock\n.gitignore\n"
     )
+
+
+def _slim(modules: Path) -> None:
+    """Drop what only editors read (types, maps, sources beside the built files): every new home gets a copy, and this is four fifths of it."""
+    for manifest in modules.glob("**/package.json"):
+        sources = manifest.parent / "src"
+        if sources.is_dir():
+            package = json.loads(manifest.read_text())
+            if "src/" not in json.dumps([package.get(entry) for entry in ("main", "module", "exports")]):
+                shutil.rmtree(sources)
+    for pattern in ("*.map", "*.d.ts", "*.d.cts", "*.d.mts"):
+        for path in modules.glob(f"**/{pattern}"):
+            if path.is_file():
+                path.unlink()
 
 
 def _npm_ci(node: Node, sources: Path, target: Path, log: str, *options: str) -> None:
