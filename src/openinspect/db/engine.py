@@ -35,27 +35,32 @@ _LIVENESS = {
 
 def parse_url(database_url: str) -> URL:
     """The address with our driver and our bounds added. Raises DatabaseAddressInvalid, which does not repeat the address."""
-    try:
-        url = make_url(database_url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        url = None
-    if url is None or url.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
-        raise DatabaseAddressInvalid(
-            "The database address cannot be read",
-            "it is not of the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
-            "Correct OPENINSPECT_DATABASE_URL, with special characters in the password written as %XX",
-        )
     defaults = {
         "connect_timeout": str(CONNECT_SECONDS),
         "options": _SERVER_TIMEOUTS,
         "application_name": "openinspect",
     }
-    return url.set(drivername="postgresql+psycopg", query={**_LIVENESS, **defaults, **url.query})
+    try:
+        url = make_url(database_url)
+        if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+            url = url.set(drivername="postgresql+psycopg", query={**_LIVENESS, **defaults, **url.query})
+            _as_conninfo(url)  # refuses parameters that libpq does not know
+            return url
+    except (sqlalchemy.exc.ArgumentError, ValueError, psycopg.ProgrammingError):
+        pass  # told below without the cause, whose text may repeat the address and its password
+    raise DatabaseAddressInvalid(
+        "The database address cannot be read",
+        "it is not of the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE?PARAMETER=VALUE",
+        "Correct OPENINSPECT_DATABASE_URL, with special characters in the password written as %XX",
+    )
 
 
 def conninfo(database_url: str) -> str:
     """The same address as libpq and psycopg read it. It may hold a password: never log it, never put it in argv."""
-    url = parse_url(database_url)
+    return _as_conninfo(parse_url(database_url))
+
+
+def _as_conninfo(url: URL) -> str:
     address = url.translate_connect_args(username="user", database="dbname")
     parameters = {
         name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()

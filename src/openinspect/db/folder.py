@@ -187,8 +187,9 @@ class Folder:
         except BlockingIOError:
             os.close(descriptor)
             return None
-        # Nobody runs: an old pid file would only be mistaken for a process that has got the same number since.
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        # Nobody runs: what a killed one left would only be mistaken for a process that has got the same number since.
+        for left in (self.data / "postmaster.pid", self.run / SOCKET, self.run / f"{SOCKET}.lock"):
+            left.unlink(missing_ok=True)
         return descriptor
 
     def processes(self) -> list[int]:

@@ -91,7 +91,11 @@ def _upgrade(connection: Connection) -> None:
 def _write_revision(connection: Connection, message: str) -> None:
     config = _config(connection)
     number = len(list(ScriptDirectory.from_config(config).walk_revisions())) + 1
-    command.revision(config, message, autogenerate=True, rev_id=f"{number:04}")
+    written = command.revision(config, message, autogenerate=True, rev_id=f"{number:04}")
+    for script in filter(None, written if isinstance(written, list) else [written]):
+        path = Path(script.path)
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if not line.lstrip().startswith("# ###")))
 
 
 async def _main(message: str) -> None:

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,8 @@ _SETTINGS = {
     "log_line_prefix": "%m [%p] ",
 }
 
+_COMPLAINT = re.compile(r"((FATAL|PANIC|HINT|initdb: error): |cannot start Postgres: ).*")
+
 log = structlog.get_logger(__name__)
 
 
@@ -102,13 +105,15 @@ class EmbeddedPostgres:
         return self._folder.url()
 
     async def start(self) -> str:
-        """Start, initialise first if the folder is new, and return the address.
+        """Start, initialise first if the folder is new, and return the address. Does nothing while it runs.
 
         Raises DatabaseFolderInUse, DatabaseFolderUnusable, DatabaseDiskFull or EmbeddedPostgresFailed.
         """
+        if self.pid is not None:
+            return self.url
         self._stopping = False
-        self._folder.prepare()
         try:
+            self._folder.prepare()
             with explained(self._folder.path):
                 await self._launch()
         except BaseException:
@@ -323,7 +328,9 @@ class EmbeddedPostgres:
             return explain(error, self._folder.path)
         if "No space left on device" in text or "Disk quota exceeded" in text:
             return disk_full(self._folder.path)
-        last = [line.strip() for line in text.splitlines() if line.strip()][-5:]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        complaints = [found[0] for line in lines if (found := _COMPLAINT.search(line))]
+        last = (complaints or lines)[-3:]
         why = why or "; ".join(last) or "it ended without a word"
         return EmbeddedPostgresFailed(
             what, why, f"See {self._folder.log}; `openinspect doctor` checks this machine"

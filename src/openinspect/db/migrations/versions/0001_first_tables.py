@@ -23,6 +23,20 @@ def upgrade() -> None:
         sa.Column("at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("session_id", "seq", name=op.f("pk_events")),
     )
+    op.create_index(
+        "ix_events_questions",
+        "events",
+        ["session_id", "seq"],
+        unique=False,
+        postgresql_where=sa.text("kind IN ('question.asked', 'question.answered', 'question.closed')"),
+    )
+    op.create_index(
+        "ix_events_results",
+        "events",
+        ["session_id", "turn_id"],
+        unique=False,
+        postgresql_where=sa.text("kind IN ('commit', 'git.pushed', 'pull_request')"),
+    )
     op.create_table(
         "users",
         sa.Column("id", sa.Text(), nullable=False),
