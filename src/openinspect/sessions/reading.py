@@ -23,6 +23,7 @@ from openinspect.db.tables import (
     sessions,
     users,
 )
+from openinspect.problems import NotFound
 
 from .log import SessionGone
 from .turns import LIVE_STATES
@@ -232,3 +233,18 @@ def _group(found, key: str = "session_id") -> dict[str, list[RowMapping]]:
     for row in found.mappings():
         grouped[row[key]].append(row)
     return grouped
+
+
+async def prompt(connection: AsyncConnection, session_id: str, prompt_id: str) -> RowMapping:
+    """Columns of ``prompts`` and ``author_name``. Raises ``NotFound``."""
+    found = await connection.execute(
+        select(prompts, users.c.name.label("author_name"))
+        .outerjoin(users, users.c.id == prompts.c.author_id)
+        .where(prompts.c.session_id == session_id, prompts.c.id == prompt_id)
+    )
+    row = found.mappings().one_or_none()
+    if row is None:
+        raise NotFound(
+            "prompt_not_found", "There is no such prompt in this session.", "See the session's queue."
+        )
+    return row

@@ -1,0 +1,107 @@
+"""How errors are answered: always as ``ErrorAnswer``, with what happened, why, and what to do; never with a traceback."""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from openinspect.db.engine import is_lost
+from openinspect.db.errors import DatabaseError
+from openinspect.forges import errors as forge_errors
+from openinspect.problems import ProblemError
+
+from .models import ErrorAnswer, Problem
+
+log = structlog.get_logger()
+
+_FORGE_STATUS = {
+    "repository_not_found": 404,
+    "branch_not_found": 404,
+    "pull_request_not_found": 404,
+    "repository_unusable": 422,
+    "clone_refused": 422,
+    "clone_failed": 502,
+    "invalid_request": 422,
+}
+"""Of the rest: 503 when it may succeed later, else 409."""
+
+
+def answer(status: int, code: str, message: str, remedy: str = "") -> JSONResponse:
+    headers = {"retry-after": "2"} if status == 503 else None
+    return JSONResponse(
+        ErrorAnswer(error=Problem(code=code, message=message, remedy=remedy)).model_dump(),
+        status_code=status,
+        headers=headers,
+    )
+
+
+async def _problem(_request: Request, error: ProblemError) -> JSONResponse:
+    return answer(error.status, error.code, error.message, error.remedy)
+
+
+async def _forge(_request: Request, error: forge_errors.ForgeError) -> JSONResponse:
+    return answer(
+        _FORGE_STATUS.get(error.code, 503 if error.retryable else 409),
+        error.code,
+        f"{error.reason}.".replace("..", "."),
+        error.remedy,
+    )
+
+
+async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    faults = error.errors()[:3]
+    told = "; ".join(
+        f"{'.'.join(str(part) for part in fault['loc'][1:]) or fault['loc'][0]}: {fault['msg']}"
+        for fault in faults
+    )
+    return answer(
+        422,
+        "invalid_request",
+        f"The request could not be understood: {told}.",
+        "See /api/docs for what this address takes.",
+    )
+
+
+async def _http(request: Request, error: HTTPException) -> JSONResponse:
+    if error.status_code == 404:
+        return answer(
+            404, "not_found", f"There is nothing at {request.url.path}.", "See /api/docs for what there is."
+        )
+    return answer(error.status_code, "http_error", str(error.detail))
+
+
+_AWAY = (
+    "database_unavailable",
+    "The database does not answer at the moment.",
+    "Try again in a few seconds. If it goes on, look at the server's log.",
+)
+
+
+async def _database(_request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, SQLAlchemyError) and not is_lost(error):
+        return await _unexpected(_request, error)
+    return answer(503, *_AWAY)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("api.unexpected", path=request.url.path, method=request.method, exc_info=error)
+    return answer(
+        500,
+        "internal_error",
+        "Something went wrong in the server; its log has the details.",
+        "Try again. If it happens again, report it.",
+    )
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(ProblemError, _problem)  # type: ignore[arg-type]
+    app.add_exception_handler(forge_errors.ForgeError, _forge)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
+    app.add_exception_handler(DatabaseError, _database)
+    app.add_exception_handler(SQLAlchemyError, _database)
+    app.add_exception_handler(Exception, _unexpected)
