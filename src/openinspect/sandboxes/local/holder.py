@@ -1,0 +1,342 @@
+"""The process that owns a box: ``python -m openinspect.sandboxes.local.holder <box folder>``.
+
+    launcher   what the provider starts. It forks the holder, writes the id maps for an ordinary user (the two setuid helpers need somebody
+               outside of the user namespace), prints one line of JSON when the box runs or can't, and ends
+    holder     own session, own mount namespace with the session's disk and the box's tree in it. Outlives the server. It reads the runtime's
+               output into a log of bounded size, passes SIGTERM on to the runtime, and writes down how the box ended
+    bubblewrap, the box's first process, the runtime: its descendants, each killed when the one above it goes
+
+So when the holder goes, also by SIGKILL, all in the box goes, the mounts with the last process of their namespace, and the loop device with
+the last mount. Run by root, only bubblewrap and below are in the box's user namespace (65,536 ids, host uid 0 not among them); run by an
+ordinary user the holder must be in it too, for it mounts.
+
+Files in the box's folder: see ``plan``. ``holder.json`` is there from the moment the holder lives; ``init`` in it from the moment the box
+runs. ``ended.json`` is there when the box ended while the holder lived. A set-up that failed leaves neither, and may be tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import cgroups, disk, kernel, plan, processes, rootfs, seccomp
+from .kernel import HostError
+from .output import Output
+from .plan import IDS, Plan
+
+START_SECONDS = 15.0
+_DISK_SECONDS = 8.0
+
+
+def main(arguments: list[str]) -> int:
+    box = Path(arguments[0])
+    to_launcher, to_holder = os.pipe(), os.pipe()
+    launcher = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        os.close(to_launcher[0])
+        os.close(to_holder[1])
+        os.setsid()
+        _silence()
+        Holder(box, said=to_launcher[1], heard=to_holder[0]).run()
+    os.close(to_launcher[1])
+    os.close(to_holder[0])
+    del launcher
+    return _launch(box, pid, to_launcher[0], to_holder[1])
+
+
+def _silence() -> None:
+    """The launcher's output belongs to the provider, who waits for its end."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+
+
+def _launch(box: Path, pid: int, heard: int, said: int) -> int:
+    """Serves the holder's one request, and passes on its answer."""
+    with os.fdopen(heard, "r") as lines:
+        for line in lines:
+            message = json.loads(line)
+            if "map" in message:
+                error = _map_ordinary(plan.load(box), pid)
+                os.write(said, (error + "\n").encode())
+                continue
+            print(line, end="", flush=True)
+            return 0
+    print(json.dumps({"error": "the holder ended before it could start the box", "remedy": "See holder.log"}))
+    return 1
+
+
+def _map_ordinary(the: Plan, pid: int) -> str:
+    """Own id → 0, subordinate ids → 1 and up. Returns why it failed, or nothing."""
+    for helper, own, ids in (
+        ("newuidmap", os.getuid(), the.subuids),
+        ("newgidmap", os.getgid(), the.subgids),
+    ):
+        if ids is None:
+            return "no subordinate ids"
+        first, count = ids
+        words = [str(number) for number in (pid, 0, own, 1, 1, first, min(count, IDS - 1))]
+        try:
+            done = subprocess.run([helper, *words], capture_output=True, timeout=10, check=False)
+        except OSError as error:
+            return f"{helper}: {error.strerror}"
+        if done.returncode != 0:
+            return f"{helper}: {done.stderr.decode(errors='replace').strip()[-300:]}"
+    return ""
+
+
+class Holder:
+    def __init__(self, box: Path, *, said: int, heard: int) -> None:
+        self._box = box
+        self._said = said
+        self._heard = heard
+        self._ended = ""
+        """Set when the box was asked to stop: why."""
+        self._runtime: int | None = None
+        """A pid descriptor."""
+
+    def run(self) -> NoReturn:
+        code = 1
+        try:
+            code = self._hold()
+        except HostError as error:
+            self._fail(error.reason, error.remedy, error.unavailable)
+        except Exception as error:
+            traceback.print_exc()
+            what = error.strerror if isinstance(error, OSError) else str(error)
+            where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+            self._fail(f"the sandbox could not be set up: {what}{where}", "See `openinspect doctor`", False)
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _fail(self, reason: str, remedy: str, unavailable: bool) -> None:
+        (self._box / plan.HOLDER).unlink(missing_ok=True)
+        self._say({"error": reason, "remedy": remedy, "unavailable": unavailable})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        # The server may be gone by now; the box goes on.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._said, (json.dumps(message) + "\n").encode())
+
+    def _hold(self) -> int:
+        lock = os.open(self._box / plan.HOLDER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._say({"error": "the box has a holder already", "remedy": ""})
+            return 1
+        me = processes.identify(os.getpid())
+        assert me is not None
+        note: dict[str, Any] = {"holder": me, "at": time.time()}
+        plan.write_whole(self._box / plan.HOLDER, json.dumps(note))
+
+        the = plan.load(self._box)
+        # Kept open to the end: it is the lock.
+        disk_lock = disk.lock(Path(the.disk_dir), _DISK_SECONDS)
+        signals = _Signals()
+        self._own_mounts(the)
+        rootfs.build(the)
+        place = cgroups.locate()
+        limits = place if isinstance(place, cgroups.Place) else None
+        if limits is not None:
+            cgroups.make(limits, the.box_id, the.bounds)
+        log = Output(self._box / plan.RUNTIME_LOG)
+        try:
+            monitor, status = self._start(the, limits, log)
+            note["init"] = self._await_start(monitor, status)
+            note["cgroups"] = None if limits is None else limits.version
+            plan.write_whole(self._box / plan.HOLDER, json.dumps(note))
+            self._say({"started": me})
+            os.close(self._said)
+            disk.empty_trash(rootfs.DISK)
+            code = self._watch(monitor, signals, log)
+        except BaseException:
+            if limits is not None:
+                cgroups.remove(limits, the.box_id)
+            raise
+        self._gone(note["init"])
+        log.drain()
+        reason = self._ended
+        if limits is not None and code == 137 and cgroups.oom_kills(limits, the.box_id):
+            reason = f"killed: out of memory (limit {the.bounds.memory_mib} MiB)"
+        plan.write_whole(
+            self._box / plan.ENDED, json.dumps({"code": code, "reason": reason, "at": time.time()})
+        )
+        os.close(disk_lock)
+        return 0
+
+    def _own_mounts(self, the: Plan) -> None:
+        if the.root:
+            kernel.unshare(kernel.CLONE_NEWNS)
+        else:
+            try:
+                kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
+            except OSError as error:
+                raise HostError(
+                    f"this host lets no ordinary user make a user namespace ({error.strerror})",
+                    "Allow it: `sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000`, or run the server as root",
+                    unavailable=True,
+                ) from error
+            self._say({"map": True})
+            problem = os.read(self._heard, 4096).decode().strip()
+            if problem:
+                raise HostError(
+                    f"the ids of the sandbox could not be mapped ({problem})",
+                    "Install the package `uidmap`, and give the user a range: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`",
+                    unavailable=True,
+                )
+            os.setgroups([])
+        os.close(self._heard)
+        # What the host unmounts goes here too, what is mounted here stays here.
+        kernel.mount("", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
+
+    def _start(self, the: Plan, limits: cgroups.Place | None, log: Output) -> tuple[int, int]:
+        """Forks what becomes bubblewrap. Returns its pid and the descriptor that it reports on."""
+        told, tell = os.pipe()
+        ready, confirm = os.pipe()
+        status, report = os.pipe()
+        holder = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                if the.root:
+                    kernel.unshare(kernel.CLONE_NEWUSER)
+                os.write(confirm, b"1")
+                if os.read(told, 1) != b"1":
+                    os._exit(137)
+                _become_box_root()
+                kernel.die_with_parent(holder)
+                for number in range(1, signal.NSIG):
+                    with contextlib.suppress(OSError, ValueError):
+                        signal.signal(number, signal.SIG_DFL)
+                os.dup2(log.write_end, 1)
+                os.dup2(log.write_end, 2)
+                os.set_inheritable(report, True)
+                program = seccomp.descriptor()
+                if program is not None:
+                    os.set_inheritable(program, True)
+                command = rootfs.bubblewrap(the, status=report, seccomp=program)
+                os.execve(command[0], command, the.environment)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(126)
+        for descriptor in (told, confirm, report):
+            os.close(descriptor)
+        log.started()
+        if os.read(ready, 1) != b"1":
+            raise HostError(
+                "the kernel refused a user namespace",
+                "Set `sysctl user.max_user_namespaces=15000`",
+                unavailable=True,
+            )
+        os.close(ready)
+        if the.root:
+            for name in ("uid_map", "gid_map"):
+                Path(f"/proc/{pid}/{name}").write_text(f"0 {the.uid_base} {IDS}\n")
+        if limits is not None:
+            cgroups.join(limits, the.box_id, pid)
+        os.write(tell, b"1")
+        os.close(tell)
+        return pid, status
+
+    def _await_start(self, monitor: int, status: int) -> processes.Process:
+        """Waits until the box's first process has started the second, which it does when the whole set-up is done."""
+        deadline = time.monotonic() + START_SECONDS
+        said = b""
+        while b"\n" not in said:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([status], [], [], left)[0]:
+                break
+            chunk = os.read(status, 4096)
+            if not chunk:
+                break
+            said += chunk
+        line = said.split(b"\n")[0]
+        first = json.loads(line).get("child-pid") if line else None
+        while first is not None and time.monotonic() < deadline:
+            init = processes.identify(first)
+            runtime = processes.first_child(first)
+            if init is not None and runtime is not None:
+                self._runtime = os.pidfd_open(runtime)
+                return init
+            if init is None:
+                break
+            time.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(monitor, signal.SIGKILL)
+        os.waitpid(monitor, 0)
+        raise HostError(
+            "bubblewrap could not set up the sandbox",
+            "Its own words are in the log; see `openinspect doctor`",
+        )
+
+    def _watch(self, monitor: int, signals: _Signals, log: Output) -> int:
+        """Until bubblewrap ends. Returns the runtime's exit code, 128 more than the signal's number where it was one."""
+        while True:
+            ready, _, _ = select.select([signals.read_end, *log.descriptors], [], [])
+            if signals.read_end in ready and signals.stop_wanted():
+                self._ended = "stopped"
+                with contextlib.suppress(ProcessLookupError):
+                    assert self._runtime is not None
+                    signal.pidfd_send_signal(self._runtime, signal.SIGTERM)
+            log.read_some()
+            ended, status = os.waitpid(monitor, os.WNOHANG)
+            if ended:
+                code = os.waitstatus_to_exitcode(status)
+                return code if code >= 0 else 128 - code
+
+    def _gone(self, init: processes.Process) -> None:
+        if not processes.wait_gone(init, 5):
+            processes.send(init, signal.SIGKILL)
+            processes.wait_gone(init, 5)
+
+
+def _become_box_root() -> None:
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    kernel.fresh_session_keyring()
+    # Of this user namespace and those in it: bubblewrap needs none, and nothing in the box may make one.
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+
+
+class _Signals:
+    """SIGTERM and SIGCHLD as something to select on. SIGHUP and SIGINT are the server's business."""
+
+    def __init__(self) -> None:
+        self._stop = False
+        self.read_end, write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._wanted)
+        for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+            signal.signal(ignored, signal.SIG_IGN)
+
+    def _wanted(self, *_: object) -> None:
+        self._stop = True
+
+    def stop_wanted(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.read_end, 4096)
+        wanted, self._stop = self._stop, False
+        return wanted
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
