@@ -32,6 +32,11 @@ MergeMethod = Literal["ff", "merge", "squash"]
 PullRequestState = Literal["open", "merged", "closed"]
 
 
+def storable_text(value: str) -> str:
+    """``value`` without what Postgres or a commit can't hold: NUL and halves of surrogate pairs."""
+    return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -46,11 +51,15 @@ class Person(_Model):
     @field_validator("name", "email")
     @classmethod
     def _one_line(cls, value: str) -> str:
-        # git's own rule: these bytes would break the header line of a commit
-        cleaned = "".join(c for c in value if c not in "<>\n\r\0").strip()
-        if not cleaned:
+        # git's own rules: some bytes would break the header line of a commit, and a name may not be punctuation alone
+        cleaned = "".join(c for c in storable_text(value) if c not in "<>" and ord(c) >= 32).strip()
+        if not cleaned.strip(" .,:;\"'\\"):
             raise ValueError("is empty, or only of characters that a commit can't hold")
         return cleaned
+
+
+COMMITTER = Person(name="Open-Inspect", email="agent@open-inspect.invalid")
+"""The committer of every commit that the system makes; its author is a person."""
 
 
 class Repository(_Model):
@@ -258,8 +267,3 @@ class Forge(Protocol):
     async def reopen(self, repository_id: str, number: int) -> PullRequest:
         """Raises ``InvalidRequest`` for a merged one, ``BranchNotFound`` when a branch is gone, ``NothingToPropose``."""
         ...
-
-
-def storable_text(value: str) -> str:
-    """``value`` without what Postgres or a commit can't hold: NUL and halves of surrogate pairs."""
-    return value.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

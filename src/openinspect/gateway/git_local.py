@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from dulwich.protocol import pkt_line
 
-from ..forges.contract import GitBackend, LocalGitBackend
+from ..forges.contract import COMMITTER, GitBackend, LocalGitBackend
 from ..forges.errors import ForgeUnavailable
-from ..forges.local.git import Git, GitCommand, last_line, redact, running, tail
+from ..forges.local.git import Git, GitCommand, identity, last_line, redact, running, tail
 from ..forges.local.place import locate
 from .git_exchange import ClientGone, Exchange
 from .git_policy import PushRequest
@@ -46,8 +46,7 @@ _RECEIVE = (
     "receive.maxInputSize=2147483648",
     *_MEMORY,
 )
-# upstream's words for the person behind the push stand in the reflog
-_COMMITTER = {"GIT_COMMITTER_NAME": "Open-Inspect", "GIT_COMMITTER_EMAIL": "openinspect@localhost"}
+_COMMITTER = identity("COMMITTER", COMMITTER)  # stands in the reflog
 
 
 class LocalService:

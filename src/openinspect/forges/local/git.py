@@ -23,9 +23,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from ..contract import CALL_SECONDS
+from ..contract import CALL_SECONDS, Person
 from ..errors import ForgeUnavailable
 from .clean_dir import clean_git_dir
 from .place import Owner, Place
@@ -125,11 +125,26 @@ def as_owner(owner: Owner | None) -> list[str]:
     ]
 
 
+def identity(role: Literal["AUTHOR", "COMMITTER"], person: Person) -> dict[str, str]:
+    """The variables that tell git who the author or the committer is."""
+    return {f"GIT_{role}_NAME": person.name, f"GIT_{role}_EMAIL": person.email}
+
+
+def base_environment() -> dict[str, str]:
+    """The whole environment that git gets; nothing of the server's own."""
+    return dict(_ENVIRONMENT)
+
+
+def git_words(safe: Sequence[Path], config: Sequence[str]) -> list[str]:
+    """``git`` with every setting that makes it safe. ``safe`` are the folders whose owner has been looked at (``place``)."""
+    settings = [*HARDENING, *(f"safe.directory={path}" for path in safe), *config]
+    return [program("git"), *(word for one in settings for word in ("-c", one))]
+
+
 def _command(
     owner: Owner | None, safe: Sequence[Path], config: Sequence[str], args: Sequence[str]
 ) -> list[str]:
-    settings = [*HARDENING, *(f"safe.directory={path}" for path in safe), *config]
-    return [*as_owner(owner), program("git"), *(word for one in settings for word in ("-c", one)), *args]
+    return [*as_owner(owner), *git_words(safe, config), *args]
 
 
 class Git:
@@ -148,7 +163,12 @@ class Git:
         return GitCommand(_command(place.run_as, safe, config, args), environment)
 
     def on_objects(
-        self, args: Sequence[str], *, sha: str, env: Mapping[str, str] | None = None
+        self,
+        args: Sequence[str],
+        *,
+        sha: str,
+        config: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
     ) -> GitCommand:
         """A command on the objects alone. ``sha`` is any object's full name: its length tells the hash."""
         clean = clean_git_dir("sha256" if len(sha) == 64 else "sha1")
@@ -161,7 +181,7 @@ class Git:
         shallow = self.place.git_dir / "shallow"
         if shallow.is_file():
             environment["GIT_SHALLOW_FILE"] = str(shallow)
-        return GitCommand(_command(self.place.run_as, [clean], (), args), environment)
+        return GitCommand(_command(self.place.run_as, [clean], config, args), environment)
 
     async def run(
         self,

@@ -54,15 +54,20 @@ def _is_bare(path: Path) -> bool:
     return (path / "HEAD").is_file() and (path / "objects").is_dir() and (path / "refs").is_dir()
 
 
-def _git_dir(path: Path) -> tuple[Path, Path | None]:
+def work_tree_git_dir(path: Path) -> Path:
+    """The git folder of the work tree at ``path``: of a linked one its own, not the common one. Raises ``RepositoryUnusable``."""
     dot_git = path / ".git"
     if dot_git.is_dir():
-        found, work_tree = dot_git, path
-    elif dot_git.is_file():  # a linked work tree or a submodule
-        text = _small_text(dot_git)
-        if not text.startswith("gitdir: "):
-            raise RepositoryUnusable(f"{dot_git} is damaged", "Run `git status` there and repair it.")
-        found, work_tree = (path / text[len("gitdir: ") :].strip()).resolve(strict=True), path
+        return dot_git.resolve()
+    text = _small_text(dot_git) if dot_git.is_file() else ""
+    if not text.startswith("gitdir: "):
+        raise RepositoryUnusable(f"{dot_git} is damaged", "Run `git status` there and repair it.")
+    return (path / text[len("gitdir: ") :].strip()).resolve(strict=True)
+
+
+def _git_dir(path: Path) -> tuple[Path, Path | None]:
+    if (path / ".git").exists():
+        found, work_tree = work_tree_git_dir(path), path
     elif _is_bare(path):
         found, work_tree = path, None
     else:
