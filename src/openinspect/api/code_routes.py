@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -63,9 +64,9 @@ async def add_repository(body: NewRepository, principal: Manager, services: TheS
             "Give the folder of a repository, or an address to clone.",
         )
     if body.path is not None:
-        repository = await services.forge.register(body.path, name=body.name, created_by=principal.user.id)
+        repository = await services.forge.add_folder(Path(body.path), name=body.name, created_by=principal.user.id)
     else:
-        repository = await services.forge.clone(body.url or "", name=body.name, created_by=principal.user.id)
+        repository = await services.forge.add_address(body.url or "", name=body.name, created_by=principal.user.id)
     return RepositoryView.model_validate(repository)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from openinspect.blobs.store import BlobStore
-from openinspect.forges.contract import Forge
+from openinspect.forges.local.forge import LocalForge
 from openinspect.gateway.bridge import Bridge
 from openinspect.live.hub import Hub, Reader
 from openinspect.live.presence import PresenceBoard
@@ -27,7 +27,7 @@ class Services:
     presence: PresenceBoard
     bridge: Bridge
     keeper: Keeper
-    forge: Forge
+    forge: LocalForge
     blobs: BlobStore
     defer: Callable[[str, str], Awaitable[None]]
     """Defers a job by its name for the id that it is about."""

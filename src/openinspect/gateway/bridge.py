@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -251,6 +252,8 @@ class Bridge:
         self.hub = hub
         self.settings = settings
         self.running: dict[str, str] = {}
+        self.on_disconnect: Callable[[str], None] = lambda _sandbox: None
+        """Told when a sandbox's connection has ended and no other has taken its place: it may have died."""
         self._connections: dict[str, BridgeConnection] = {}
 
     def connected(self, sandbox_id: str) -> bool:
@@ -307,6 +310,7 @@ class Bridge:
             if connection is not None and self._connections.get(grant.sandbox_id) is connection:
                 del self._connections[grant.sandbox_id]
                 self.running.pop(grant.sandbox_id, None)
+                self.on_disconnect(grant.sandbox_id)
 
     async def _counted(self, sandbox_id: str) -> int:
         async with self.journal.engine.connect() as connection:

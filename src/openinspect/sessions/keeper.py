@@ -32,6 +32,8 @@ from .log import Journal, SessionGone
 log = structlog.get_logger()
 
 STOPPING_SECONDS = 20.0
+_UNSEEN_SECONDS = 25.0
+"""A sandbox that has not been heard of for so long is looked at; its bridge says something every 10 s, noted every 15 s."""
 DOOR_SOCKET = "/opt/openinspect/door/gateway.sock"
 
 
@@ -333,7 +335,18 @@ class Keeper:
                     live.where(sandboxes.c.state == "ready", sandboxes.c.idle_at < idle_since).limit(100)
                 )
             ).all()
-            check = (await connection.scalars(live.limit(1000))).all()
+            unseen = now - timedelta(seconds=_UNSEEN_SECONDS)
+            check = (
+                await connection.scalars(
+                    live.where(
+                        or_(
+                            sandboxes.c.state != "ready",
+                            sandboxes.c.deadline_at < now,
+                            func.coalesce(sandboxes.c.last_seen_at, sandboxes.c.created_at) < unseen,
+                        )
+                    ).limit(1000)
+                )
+            ).all()
             stop_since = now - timedelta(seconds=turns.STOP_SECONDS)
             late = (
                 await connection.scalars(

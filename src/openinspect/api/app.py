@@ -1,0 +1,157 @@
+"""The web server's ASGI app: the API, and the page that uses it.
+
+Every answer carries headers that keep other sites out: the page loads nothing from elsewhere, runs no inline script and may not be framed.
+Bodies are bounded: 12 MiB for an attachment, 2 MiB for everything else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from openinspect import __version__
+from openinspect.protocol.stream import from_watcher as from_watcher_adapter
+from openinspect.protocol.stream import to_watcher as to_watcher_adapter
+
+from . import answers, code_routes, people_routes, session_routes, stream_routes
+from .models import ErrorAnswer
+from .services import Services
+
+STATIC = Path(__file__).parents[1] / "web" / "static"
+MAX_BODY = 2 * 1024 * 1024
+MAX_UPLOAD = 12 * 1024 * 1024
+
+_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self'; "
+        b"frame-ancestors 'none'; base-uri 'none'; form-action 'self'; object-src 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+]
+
+
+class _Guard:
+    """Adds the headers, and refuses bodies over the bound, whether or not they say how long they are."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        limit = MAX_UPLOAD if scope["path"].endswith("/attachments") else MAX_BODY
+        docs = scope["path"].startswith("/api/docs")
+        taken = 0
+        started = False
+
+        async def bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                if taken > limit:
+                    raise _TooLarge
+            return message
+
+        async def guarded(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                kept = [pair for pair in _HEADERS if not (docs and pair[0] == b"content-security-policy")]
+                message = {**message, "headers": [*message.get("headers", []), *kept]}
+            await send(message)
+
+        try:
+            await self.app(scope, bounded, guarded)
+        except _TooLarge:
+            if not started:
+                answer = answers.answer(
+                    413,
+                    "body_too_large",
+                    f"The request is larger than {limit // 1024**2} MiB.",
+                    "Send less at a time.",
+                )
+                await answer(scope, receive, guarded)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+def create_app(services: Services | None = None) -> FastAPI:
+    """The app. Without services it serves to read its OpenAPI from."""
+    app = FastAPI(
+        title="Open-Inspect",
+        version=__version__,
+        openapi_url="/api/openapi.json",
+        docs_url="/api/docs",
+        redoc_url=None,
+        description="Background coding agents: a prompt goes in, a pull request comes out.",
+        responses={"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}},
+        separate_input_output_schemas=False,
+    )
+    app.state.services = services
+    answers.install(app)
+    for module in (people_routes, session_routes, code_routes, stream_routes):
+        app.include_router(module.router)
+
+    @app.get("/healthz", include_in_schema=False)
+    async def health() -> JSONResponse:
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    @app.get("/api/{rest:path}", include_in_schema=False)
+    async def unknown(rest: str) -> Response:
+        return answers.answer(
+            404, "not_found", f"There is nothing at /api/{rest[:100]}.", "See /api/docs for what there is."
+        )
+
+    @app.get("/{rest:path}", include_in_schema=False)
+    async def page(rest: str) -> Response:
+        file = (STATIC / rest).resolve()
+        if rest and file.is_relative_to(STATIC) and file.is_file():
+            immutable = rest.startswith("assets/")
+            return FileResponse(
+                file,
+                headers={"cache-control": "public, max-age=31536000, immutable" if immutable else "no-cache"},
+            )
+        index = STATIC / "index.html"
+        if rest.startswith("assets/") or not index.is_file():
+            return answers.answer(
+                404,
+                "page_missing",
+                "The web app has not been built, or this file is not part of it.",
+                "Run `make web`.",
+            )
+        return FileResponse(index, headers={"cache-control": "no-cache"})
+
+    app.add_middleware(_Guard)
+    _with_stream_types(app)
+    return app
+
+
+def _with_stream_types(app: FastAPI) -> None:
+    """The stream's messages as schemas of the OpenAPI document, so that clients are generated from one place."""
+    original = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = original()
+        schemas = document["components"]["schemas"]
+        for name, adapter in (("FromWatcher", from_watcher_adapter), ("ToWatcher", to_watcher_adapter)):
+            if name not in schemas:
+                schema = adapter.json_schema(
+                    ref_template="#/components/schemas/{model}", mode="serialization"
+                )
+                for part, definition in schema.pop("$defs", {}).items():
+                    schemas.setdefault(part, definition)
+                schemas[name] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
