@@ -18,9 +18,14 @@ from pathlib import Path
 _VARIABLES = re.compile(
     r"(PIP|UV|NPM_CONFIG|npm_config)_\w+|(https?|no|all|ftp)_proxy|(HTTPS?|NO|ALL|FTP)_PROXY"
 )
-_CERTIFICATES = (
-    "SSL_CERT_FILE REQUESTS_CA_BUNDLE CURL_CA_BUNDLE NODE_EXTRA_CA_CERTS GIT_SSL_CAINFO PIP_CERT".split()
-)
+_CERTIFICATES = [
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+]
 _OF_THIS_MACHINE = re.compile(
     r"(^|_)(prefix|cache|cache_dir|nodedir|userconfig|globalconfig|target|root|tool_dir|python\w*|build_\w+|link_mode)$",
     re.I,
