@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,13 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+CHECKOUT = Path(__file__).parents[2]
+"""The folder of the source tree, when this runs from one."""
+
+
 def _default_data_dir() -> Path:
+    if (CHECKOUT / "pyproject.toml").is_file():
+        return CHECKOUT / ".openinspect"
     return Path.home() / ".local" / "share" / "openinspect"
 
 
@@ -21,7 +26,8 @@ class Settings(BaseSettings):
         Path,
         Field(
             default_factory=_default_data_dir,
-            description="Everything the server keeps: database, repositories, sandboxes, blobs, keys. Nothing is written outside of it.",
+            description="Everything the server keeps: database, repositories, sandboxes, blobs, keys. Nothing is written outside of it. "
+            "Default: `.openinspect` in a checkout, else `~/.local/share/openinspect`.",
         ),
     ]
     host: Annotated[str, Field(description="Address that the web server listens on.")] = "127.0.0.1"
@@ -131,7 +137,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @cached_property
+    @property
     def base_url(self) -> str:
         """The address for links, without a slash at the end."""
         return (self.public_url or f"http://{self.host}:{self.port}").rstrip("/")
@@ -145,5 +151,5 @@ class Settings(BaseSettings):
     def toolbox(self) -> Path:
         if self.toolbox_dir is not None:
             return self.toolbox_dir
-        checkout = Path(__file__).parents[2] / ".tools" / "toolbox"
-        return checkout if checkout.is_dir() else self.data_dir / "toolbox"
+        of_checkout = CHECKOUT / ".tools" / "toolbox"
+        return of_checkout if of_checkout.is_dir() else self.data_dir / "toolbox"

@@ -17,8 +17,9 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.engine import RowMapping
 
 from openinspect.blobs.store import BlobStore
-from openinspect.db.tables import attachments, events, model_calls, prompts, sandboxes, sessions
+from openinspect.db.tables import attachments, events, prompts, sandboxes, sessions
 from openinspect.identity.credentials import hash_secret
+from openinspect.models import accounts
 from openinspect.protocol.config import AgentConfig, Door, RuntimeConfig
 from openinspect.protocol.events import SandboxChanged
 from openinspect.protocol.ids import new_secret
@@ -212,6 +213,18 @@ class Keeper:
             await self.provider.stop(row["handle"])
         await self.provider.release(sandbox_id, row["handle"])
         await self._end(row, "stopped", reason)
+
+    async def stop_idle(self, sandbox_id: str) -> None:
+        """Stop a sandbox in which nothing has run for long enough, if that is still so."""
+        row = await self._row(sandbox_id)
+        if row is None or row["state"] != "ready" or row["idle_at"] is None:
+            return
+        quiet = datetime.now(UTC) - row["idle_at"]
+        if quiet >= timedelta(seconds=self.settings.sandbox_idle_seconds):
+            await self.stop(
+                sandbox_id,
+                "Stopped because nothing ran in it for a while; the files are kept, and the next prompt starts it again.",
+            )
 
     async def _end(self, row: RowMapping, state: str, reason: str = "", remedy: str = "") -> None:
         async with self.journal.transaction() as transaction:
@@ -434,14 +447,8 @@ class Keeper:
         for key in keys:
             await self.blobs.delete(key)
 
-    async def fail_stale_calls(self) -> None:
-        """Model calls that were under way when a server died never end: settle them as failed after their longest time."""
-        async with self.journal.engine.begin() as connection:
-            await connection.execute(
-                update(model_calls)
-                .where(
-                    model_calls.c.status == "reserved",
-                    model_calls.c.started_at < datetime.now(UTC) - timedelta(hours=2),
-                )
-                .values(status="failed", finished_at=func.now())
-            )
+    async def settle_abandoned_calls(self, started_before: datetime) -> None:
+        """Model calls whose server died under way never end by themselves: the log says so, and their reservation is freed."""
+        async with self.journal.transaction() as transaction:
+            for settled in await accounts.settle_abandoned(transaction.connection, started_before):
+                await transaction.append(settled.session_id, settled.event, turn_id=settled.prompt_id)

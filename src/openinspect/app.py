@@ -1,0 +1,328 @@
+"""The one place where the parts are wired together.
+
+``wire`` makes them for a database that is there; ``serve`` runs a whole server (embedded Postgres unless an address is set, migrations, the
+page, the door, jobs) until it is told to stop; ``work`` runs a worker beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import ASGIApp
+
+from openinspect.api.app import create_app as create_page
+from openinspect.api.services import Services
+from openinspect.blobs.store import BlobStore
+from openinspect.db.engine import create_engine, raw_connection
+from openinspect.db.migrate import migrate
+from openinspect.db.postgres import EmbeddedPostgres
+from openinspect.forges.local.forge import LocalForge
+from openinspect.gateway import app as gateway
+from openinspect.gateway.bridge import Bridge
+from openinspect.gateway.doors import Doors
+from openinspect.identity import people
+from openinspect.jobs import Jobs, run_worker
+from openinspect.live.hub import Hub
+from openinspect.live.notices import Notices
+from openinspect.live.presence import REPEAT_SECONDS, PresenceBoard
+from openinspect.models.catalogue import agent_providers, find, small_model
+from openinspect.problems import Unavailable
+from openinspect.protocol.config import AgentConfig
+from openinspect.sandboxes.local.provider import LocalProvider
+from openinspect.sandboxes.provider import SandboxProvider
+from openinspect.serving import listen_door, listen_tcp, run
+from openinspect.sessions import log as session_log
+from openinspect.sessions import turns, work
+from openinspect.sessions.instructions import INSTRUCTIONS
+from openinspect.sessions.keeper import Keeper
+from openinspect.sessions.log import Journal, Logged
+from openinspect.settings import Settings
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The parts of one process."""
+
+    settings: Settings
+    database_url: str
+    engine: AsyncEngine
+    services: Services
+    notices: Notices
+    jobs: Jobs
+    page: ASGIApp
+    door: ASGIApp
+    doors: Doors
+
+    async def background(self, *, jobs: bool = True) -> None:
+        """What runs beside the web servers, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.notices.run())
+            group.create_task(self.services.bridge.checkpoint())
+            group.create_task(_repeat(self.services.presence.repeat, REPEAT_SECONDS))
+            group.create_task(self._catch_up())
+            if jobs:
+                group.create_task(run_worker(self.jobs, self.database_url))
+
+    async def _catch_up(self) -> None:
+        """A notice may be lost with a connection: look at the heads of what is watched now and then."""
+        while True:
+            await asyncio.sleep(2.0)
+            watched = self.services.hub.watched()
+            if not watched:
+                continue
+            with contextlib.suppress(
+                Exception
+            ):  # the database is away; what is watched is looked at again in two seconds
+                async with self.engine.connect() as connection:
+                    found = await connection.exec_driver_sql(
+                        "SELECT id, head FROM sessions WHERE id = ANY(%(ids)s)", {"ids": watched}
+                    )
+                    for session_id, head in found:
+                        self.services.hub.moved(session_id, head)
+
+    async def aclose(self) -> None:
+        await self.doors.aclose()
+        await self.engine.dispose()
+
+
+async def _repeat(action: Callable[[], None], seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        action()
+
+
+def agent_config(settings: Settings) -> AgentConfig:
+    default = find(settings.default_model)
+    return AgentConfig(
+        providers=agent_providers(),
+        default_model=default.id,
+        small_model=small_model(default).id,
+        instructions=INSTRUCTIONS,
+    )
+
+
+def wire(settings: Settings, database_url: str, provider: SandboxProvider | None = None) -> Wiring:
+    """Make the parts. Nothing is started yet."""
+    engine = create_engine(database_url, pool_size=settings.database_pool_size)
+
+    async def read(session_id: str, after: int, limit: int) -> list[Logged]:
+        async with engine.connect() as connection:
+            return await session_log.read_after(connection, session_id, after, limit)
+
+    async def read_head(session_id: str) -> int:
+        async with engine.connect() as connection:
+            return await session_log.head(connection, session_id)
+
+    notices = Notices(lambda: raw_connection(database_url))
+    hub = Hub(read, read_head)
+    hub.on_appended = notices.tell_head
+    journal = Journal(engine, publish=hub.publish, want=work.want_sandbox)
+    blobs = BlobStore(settings.data_dir / "blobs")
+    forge = LocalForge(engine, settings.data_dir)
+    keeper = Keeper(journal, provider or LocalProvider(settings), settings, agent_config(settings), blobs)
+    bridge = Bridge(journal, hub, settings)
+    journal.command = bridge.poke
+    background: set[asyncio.Task[None]] = set()
+
+    def later(seconds: float, action: Callable[[], object]) -> None:
+        async def run_later() -> None:
+            await asyncio.sleep(seconds)
+            try:
+                await action()  # type: ignore[misc]
+            except Exception as error:  # the sweep does it again
+                log.warning("app.later_failed", error=f"{type(error).__name__}: {error}")
+
+        task = asyncio.create_task(run_later())
+        background.add(task)
+        task.add_done_callback(background.discard)
+
+    defer = work.deferrer(keeper)
+    # a sandbox whose connection ends may have died, and is looked at once its process has had the time to be gone
+    bridge.on_disconnect = lambda sandbox_id: later(0.5, lambda: defer("sandbox.check", sandbox_id))
+    presence = PresenceBoard(
+        notices.tell_presence, lambda session, data: (c := hub.find(session)) and c.send(data)
+    )  # type: ignore[arg-type]
+    notices.on_head = hub.moved
+    notices.on_command = bridge.poke
+    notices.on_presence = presence.heard
+    notices.on_reconnect = bridge.poke_all
+    services = Services(
+        settings=settings,
+        engine=engine,
+        journal=journal,
+        hub=hub,
+        read=read,
+        presence=presence,
+        bridge=bridge,
+        keeper=keeper,
+        forge=forge,
+        blobs=blobs,
+        defer=defer,
+        watch_stop=lambda prompt_id: later(turns.STOP_SECONDS, lambda: keeper.enforce(prompt_id)),
+    )
+    doors = Doors(journal, forge, settings)
+    return Wiring(
+        settings=settings,
+        database_url=database_url,
+        engine=engine,
+        services=services,
+        notices=notices,
+        jobs=work.register(keeper),
+        page=create_page(services),
+        door=gateway.create_app(journal, bridge, blobs, doors.mounts()),
+        doors=doors,
+    )
+
+
+# ── a whole server ────────────────────────────────────────────────────────────────────────────────
+def prepare_data_dir(settings: Settings) -> None:
+    """Make the data folder, for its owner alone. Raises ``Unavailable``."""
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = settings.data_dir / f".probe-{os.getpid()}"
+        probe.write_bytes(b"x" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise Unavailable(
+            "data_dir_unusable",
+            f"The data folder {settings.data_dir} can't be written: {error.strerror}.",
+            "Make it writable and see that its disk has room, or choose another folder by OPENINSPECT_DATA_DIR.",
+        ) from error
+
+
+@contextlib.asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[str]:
+    """The address of a database that is up and has this version's tables; an embedded one is started, watched and stopped."""
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+        await migrate(url)
+        yield url
+        return
+    postgres = EmbeddedPostgres(settings.data_dir / "postgres")
+    url = await postgres.start()
+    watcher = asyncio.create_task(postgres.watch())
+    try:
+        await migrate(url)
+        yield url
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+        await postgres.stop()
+
+
+async def _identity_from_git() -> tuple[str, str]:
+    """Who the first owner is: as the machine's git knows them, else by the login name."""
+
+    def ask(key: str) -> str:
+        try:
+            asked = subprocess.run(
+                ["git", "config", "--global", key],
+                capture_output=True,
+                text=True,
+                timeout=5,
+                check=False,
+                cwd="/",
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        return asked.stdout.strip()
+
+    name, email = await asyncio.gather(
+        asyncio.to_thread(ask, "user.name"), asyncio.to_thread(ask, "user.email")
+    )
+    try:
+        login = getpass.getuser()
+    except (KeyError, OSError):
+        login = "owner"
+    return name or login, email if "@" in email else f"{login}@localhost.invalid"
+
+
+async def serve(
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    jobs: bool = True,
+    on_ready: Callable[[Wiring, people.User, int], object] | None = None,
+) -> None:
+    """Run a server until ``stop`` is set. ``on_ready`` is awaited with the wiring, the owner and the port once it answers.
+
+    Raises ``ProblemError`` and ``DatabaseError``, each with a remedy.
+    """
+    prepare_data_dir(settings)
+    tcp = listen_tcp(settings.host, settings.port)
+    try:
+        port: int = tcp.getsockname()[1]
+        if settings.public_url is None:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            host = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host
+            settings = settings.model_copy(update={"public_url": f"http://{host}:{port}"})
+        async with database(settings) as url:
+            wiring = wire(settings, url)
+            unix = listen_door(settings.door_dir)
+            try:
+                await wiring.services.forge.start()
+                name, email = await _identity_from_git()
+                async with wiring.engine.begin() as connection:
+                    owner = await people.ensure_owner(connection, name, email)
+                await _run(wiring, stop, tcp, unix, owner, port, jobs, on_ready)
+            finally:
+                await wiring.aclose()
+                unix.close()
+                (settings.door_dir / "gateway.sock").unlink(missing_ok=True)
+    finally:
+        tcp.close()
+
+
+async def _run(wiring: Wiring, stop, tcp, unix, owner, port, jobs, on_ready) -> None:
+    ready = asyncio.Event()
+    background = asyncio.create_task(wiring.background(jobs=jobs))
+    background.add_done_callback(lambda _task: stop.set())
+    servers = asyncio.create_task(
+        run(wiring.page, wiring.door, tcp, unix, stop, wiring.settings.trusted_proxies, ready)
+    )
+    servers.add_done_callback(lambda _task: ready.set())
+    try:
+        await ready.wait()
+        if not servers.done() and on_ready is not None:
+            result = on_ready(wiring, owner, port)
+            if asyncio.iscoroutine(result):
+                await result
+        await servers
+    finally:
+        stop.set()
+        wiring.services.hub.close_all()
+        await asyncio.gather(servers, return_exceptions=True)
+        failed = background.done() and not background.cancelled() and background.exception()
+        background.cancel()
+        await asyncio.gather(background, return_exceptions=True)
+        if failed:
+            raise failed
+
+
+async def run_jobs(settings: Settings, stop: asyncio.Event) -> None:
+    """Run a worker beside a server until ``stop`` is set."""
+    if settings.database_url is not None:
+        url = settings.database_url.get_secret_value()
+    else:
+        url = EmbeddedPostgres(settings.data_dir / "postgres").url
+    wiring = wire(settings, url)
+    worker = asyncio.create_task(run_worker(wiring.jobs, url))
+    listening = asyncio.create_task(wiring.notices.run())
+    waiting = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({worker, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (worker, listening, waiting):
+            task.cancel()
+        await asyncio.gather(worker, listening, waiting, return_exceptions=True)
+        await wiring.aclose()

@@ -1,0 +1,85 @@
+"""Git, models and tools at the door: each with its grant from the rows, and its effects written into the session's log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Mount
+
+from openinspect.db.tables import session_targets
+from openinspect.forges.local.forge import LocalForge
+from openinspect.problems import SignInNeeded
+from openinspect.protocol.events import Pushed, PushRefused
+from openinspect.sessions.log import Journal
+from openinspect.settings import Settings
+
+from .git import GitDenied, GitDoor, GitGrant, RepositoryGrant
+from .git_policy import Refusal
+from .grants import SandboxGrant, authorise, bearer
+
+
+@dataclass(frozen=True)
+class SessionGitGrant(GitGrant):
+    who: SandboxGrant
+
+
+class Doors:
+    def __init__(self, journal: Journal, forge: LocalForge, settings: Settings) -> None:
+        self.journal = journal
+        self.forge = forge
+        self.settings = settings
+        self.git = GitDoor(self._authorise_git, on_push=self._pushed, on_refused=self._refused)
+
+    def mounts(self) -> list[BaseRoute]:
+        return [Mount("/git", self.git)]
+
+    async def aclose(self) -> None:
+        await self.git.aclose()
+
+    # ── git ───────────────────────────────────────────────────────────────────────────────────────
+    async def _authorise_git(self, request: Request) -> GitGrant:
+        try:
+            who = await authorise(self.journal.engine, bearer(request.headers))
+        except SignInNeeded as problem:
+            raise GitDenied(401, f"{problem.message} {problem.remedy}") from None
+        async with self.journal.engine.connect() as connection:
+            targets = (
+                await connection.execute(
+                    select(session_targets).where(session_targets.c.session_id == who.session_id)
+                )
+            ).mappings()
+        return SessionGitGrant(
+            session_id=who.session_id,
+            repositories={
+                target["directory"]: RepositoryGrant(
+                    backend=await self.forge.git_backend(target["repository_id"]),
+                    branch=target["work_branch"],
+                )
+                for target in targets
+            },
+            who=who,
+        )
+
+    async def _pushed(self, grant: GitGrant, directory: str, ref: str, old: str, new: str) -> None:
+        await self._append(
+            grant,
+            Pushed(
+                directory=directory,
+                ref=ref,
+                old_sha=None if set(old) == {"0"} else old,
+                new_sha=None if set(new) == {"0"} else new,
+            ),
+        )
+
+    async def _refused(self, grant: GitGrant, directory: str, refusals: list[Refusal]) -> None:
+        await self._append(
+            grant,
+            *(PushRefused(directory=directory, ref=one.ref, reason=one.text[:500]) for one in refusals[:20]),
+        )
+
+    async def _append(self, grant: GitGrant, *bodies) -> None:
+        assert isinstance(grant, SessionGitGrant)
+        async with self.journal.transaction() as transaction:
+            await transaction.append(grant.session_id, *bodies, turn_id=grant.who.prompt_id)
