@@ -65,7 +65,7 @@ class RefFilter:
         if not (name in (b"HEAD", b".have", b"capabilities^{}") or name.startswith(_SHOWN)):
             return b""
         if self._capabilities is not None:
-            text, self._capabilities = text + b"\0" + self._capabilities, None
+            text, self._capabilities = text.rstrip(b"\n") + b"\0" + self._capabilities, None
         return pkt_line(text)
 
 
