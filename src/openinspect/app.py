@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import getpass
 import os
+import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -22,6 +23,7 @@ from openinspect.api.app import create_app as create_page
 from openinspect.api.services import Services
 from openinspect.blobs.store import BlobStore
 from openinspect.db.engine import create_engine, raw_connection
+from openinspect.db.errors import DatabaseFolderInUse
 from openinspect.db.migrate import migrate
 from openinspect.db.postgres import EmbeddedPostgres
 from openinspect.forges.local.forge import LocalForge
@@ -220,6 +222,24 @@ async def database(settings: Settings) -> AsyncIterator[str]:
         await postgres.stop()
 
 
+@contextlib.asynccontextmanager
+async def database_at_rest(settings: Settings) -> AsyncIterator[str]:
+    """The address of the database for a command: of the running server's, or of one that is started for it. Not migrated."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    postgres = EmbeddedPostgres(settings.data_dir / "postgres")
+    try:
+        url = await postgres.start()
+    except DatabaseFolderInUse:
+        yield postgres.url
+        return
+    try:
+        yield url
+    finally:
+        await postgres.stop()
+
+
 async def _identity_from_git() -> tuple[str, str]:
     """Who the first owner is: as the machine's git knows them, else by the login name."""
 
@@ -252,9 +272,11 @@ async def serve(
     stop: asyncio.Event,
     *,
     jobs: bool = True,
-    on_ready: Callable[[Wiring, people.User, int], object] | None = None,
+    on_ready: Callable[[Wiring, people.User, int], Awaitable[None]] | None = None,
+    before_end: Callable[[Wiring], Awaitable[None]] | None = None,
 ) -> None:
-    """Run a server until ``stop`` is set. ``on_ready`` is awaited with the wiring, the owner and the port once it answers.
+    """Run a server until ``stop`` is set. ``on_ready`` is awaited with the wiring, the owner and the port once it answers, ``before_end`` when
+    it no longer does.
 
     Raises ``ProblemError`` and ``DatabaseError``, each with a remedy.
     """
@@ -274,7 +296,7 @@ async def serve(
                 name, email = await _identity_from_git()
                 async with wiring.engine.begin() as connection:
                     owner = await people.ensure_owner(connection, name, email)
-                await _run(wiring, stop, tcp, unix, owner, port, jobs, on_ready)
+                await _run(wiring, stop, tcp, unix, owner, port, jobs, on_ready, before_end)
             finally:
                 await wiring.aclose()
                 unix.close()
@@ -283,7 +305,17 @@ async def serve(
         tcp.close()
 
 
-async def _run(wiring: Wiring, stop, tcp, unix, owner, port, jobs, on_ready) -> None:
+async def _run(
+    wiring: Wiring,
+    stop: asyncio.Event,
+    tcp: socket.socket,
+    unix: socket.socket,
+    owner: people.User,
+    port: int,
+    jobs: bool,
+    on_ready: Callable[[Wiring, people.User, int], Awaitable[None]] | None,
+    before_end: Callable[[Wiring], Awaitable[None]] | None,
+) -> None:
     ready = asyncio.Event()
     background = asyncio.create_task(wiring.background(jobs=jobs))
     background.add_done_callback(lambda _task: stop.set())
@@ -294,10 +326,10 @@ async def _run(wiring: Wiring, stop, tcp, unix, owner, port, jobs, on_ready) -> 
     try:
         await ready.wait()
         if not servers.done() and on_ready is not None:
-            result = on_ready(wiring, owner, port)
-            if asyncio.iscoroutine(result):
-                await result
+            await on_ready(wiring, owner, port)
         await servers
+        if before_end is not None:
+            await before_end(wiring)
     finally:
         stop.set()
         wiring.services.hub.close_all()

@@ -24,6 +24,7 @@ from .permissions import PERMISSIONS, permissions_of
 
 SIGN_IN_LINK_LIFETIME = timedelta(minutes=15)
 WEB_SESSION_LIFETIME = timedelta(days=30)
+LOCAL_TOKEN = "commands on this machine"
 _LAST_USE_GRAIN = timedelta(minutes=1)
 
 
@@ -180,6 +181,28 @@ async def make_token(
         .returning(api_tokens)
     )
     return secret, row.mappings().one()
+
+
+async def renew_local_token(connection: AsyncConnection, user_id: str) -> str:
+    """The token by which commands on the server's own machine speak for its owner: a new one at each start, the earlier ones end."""
+    await connection.execute(
+        update(api_tokens)
+        .where(
+            api_tokens.c.user_id == user_id,
+            api_tokens.c.name == LOCAL_TOKEN,
+            api_tokens.c.revoked_at.is_(None),
+        )
+        .values(revoked_at=func.now())
+    )
+    await connection.execute(
+        delete(api_tokens).where(
+            api_tokens.c.user_id == user_id,
+            api_tokens.c.name == LOCAL_TOKEN,
+            api_tokens.c.created_at < datetime.now(UTC) - timedelta(days=7),
+        )
+    )
+    secret, _ = await make_token(connection, user_id, LOCAL_TOKEN, ["*"], None)
+    return secret
 
 
 async def list_tokens(connection: AsyncConnection, user_id: str) -> list[RowMapping]:

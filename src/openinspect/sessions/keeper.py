@@ -9,6 +9,7 @@ Every method looks at the row first and may be repeated after a crash at any poi
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -213,6 +214,24 @@ class Keeper:
             await self.provider.stop(row["handle"])
         await self.provider.release(sandbox_id, row["handle"])
         await self._end(row, "stopped", reason)
+
+    async def stop_all(self, reason: str) -> None:
+        """Stop every sandbox, several at a time."""
+        async with self.journal.engine.connect() as connection:
+            live = list(
+                (
+                    await connection.scalars(
+                        select(sandboxes.c.id).where(sandboxes.c.state.in_(turns.LIVE_STATES))
+                    )
+                ).all()
+            )
+        places = asyncio.Semaphore(4)
+
+        async def stop_one(sandbox_id: str) -> None:
+            async with places:
+                await self.stop(sandbox_id, reason)
+
+        await asyncio.gather(*(stop_one(sandbox_id) for sandbox_id in live))
 
     async def stop_idle(self, sandbox_id: str) -> None:
         """Stop a sandbox in which nothing has run for long enough, if that is still so."""

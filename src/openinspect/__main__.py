@@ -1,0 +1,5 @@
+"""``python -m openinspect`` is ``openinspect``."""
+
+from openinspect.cli import main
+
+main()
