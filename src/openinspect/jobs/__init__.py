@@ -18,7 +18,7 @@ A job looks at the rows, does the next thing and ends; it may run twice (after a
 
 States of a job: ``todo → doing →`` gone when it succeeded, ``todo`` again with a later time when it failed and has attempts left, else ``failed``
 (the newest 1,000 such are kept). Figures: 30 s at most for one run; a few milliseconds from commit to start; a dead worker's jobs are taken up
-within 6 to 8 s; a later time (a retry, ``at``) is noticed within a second.
+within 6 to 8 s; a later time (``at``) is noticed within two seconds.
 
 Two kinds of lock, both strings:
 - ``queueing_lock``: at most one job with it *waits*. Deferring another one is a success and does nothing more, except that the waiting one starts

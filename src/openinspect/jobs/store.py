@@ -24,6 +24,7 @@ from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 from procrastinate.psycopg_connector import PsycopgConnector
 from psycopg import sql
+from psycopg_pool import AsyncConnectionPool
 
 from openinspect.db.engine import conninfo, is_lost
 
@@ -47,7 +48,9 @@ _RETRY: LiteralString = f"""{_HELD}
 
 # Workers count as dead by their heartbeat, but not before they had the time to send one after Postgres itself came back.
 _RESCUE: LiteralString = f"""
-    WITH dead AS (
+    WITH beat AS (
+        UPDATE procrastinate_workers SET last_heartbeat = now() WHERE id = %(own)s
+    ), dead AS (
         SELECT job.id, job.queueing_lock, job.attempts
         FROM procrastinate_jobs AS job LEFT JOIN procrastinate_workers AS worker ON worker.id = job.worker_id
         WHERE job.status = 'doing' AND job.worker_id IS DISTINCT FROM %(own)s
@@ -88,6 +91,11 @@ def lost(error: exceptions.ConnectorException) -> bool:
     return error.__cause__ is not None and is_lost(error.__cause__)
 
 
+def _pool(**options: Any) -> AsyncConnectionPool:
+    # Without a check before each use: everything here copes with a connection that turns out to be dead.
+    return AsyncConnectionPool(**{**options, "check": None})
+
+
 class Connector(PsycopgConnector):
     """A small pool of its own, and a listener that comes back."""
 
@@ -100,6 +108,7 @@ class Connector(PsycopgConnector):
             max_size=4,
             timeout=5.0,
             name="jobs",
+            pool_factory=_pool,
         )
         self.notifications = 0  # how many have arrived
         self._on_notification: Notify | None = None
@@ -210,9 +219,6 @@ class Manager(JobManager):
             "a tick was skipped", super().defer_periodic_job(job, periodic_id, defer_timestamp)
         )
 
-    async def update_heartbeat(self, worker_id: int) -> None:
-        await self._unless_lost("no heartbeat", super().update_heartbeat(worker_id))
-
     async def unregister_worker(self, worker_id: int) -> None:
         await self._unless_lost("a worker's row stays", super().unregister_worker(worker_id))
 
@@ -228,8 +234,8 @@ class Manager(JobManager):
             log.warning("jobs: the database does not answer", consequence=consequence)
             return None
 
-    async def rescue(self, own: int, stalled: float) -> list[int]:
-        """Put the jobs of dead workers back into the queue and wake everybody; their ids."""
+    async def beat_and_rescue(self, own: int, stalled: float) -> list[int]:
+        """Give a sign of life, put the jobs of workers back that gave none for ``stalled`` seconds, and wake everybody; these jobs' ids."""
         rows = await self.connector.execute_query_all_async(
             _RESCUE, own=own, stalled=stalled, most=_MOST_RESCUES
         )

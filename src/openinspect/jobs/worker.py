@@ -16,11 +16,12 @@ from procrastinate.worker import Worker
 from openinspect.jobs.registry import Jobs
 from openinspect.jobs.store import Connector, Manager, lost
 
-HEARTBEAT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.5
 STALLED_SECONDS = 6.0  # a worker without a heartbeat for so long is dead
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 2.0
 _PRUNE_SECONDS = 60.0
 _KEPT = 1_000
+_NEVER = 1e9  # our own loop gives the sign of life
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +73,7 @@ async def _run_once(
             shutdown_graceful_timeout=grace_seconds,
             delete_jobs="successful",
             install_signal_handlers=False,
-            update_heartbeat_interval=HEARTBEAT_SECONDS,
+            update_heartbeat_interval=_NEVER,
             stalled_worker_timeout=STALLED_SECONDS,
         )
         running = asyncio.create_task(worker.run(), name="jobs")
@@ -100,7 +101,7 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 async def _rescue(worker: Worker, manager: Manager, ready: asyncio.Event | None) -> None:
-    """Once a second look for jobs whose worker is dead."""
+    """Give signs of life, and look for jobs whose worker gives none."""
     await manager.registered.wait()
     if ready is not None:
         ready.set()
@@ -112,7 +113,8 @@ async def _rescue(worker: Worker, manager: Manager, ready: asyncio.Event | None)
                 now + STALLED_SECONDS
             )  # the machine slept, or we did: let the others' hearts beat first
         previous = now
-        if now >= not_before and (rescued := await _unless_lost(manager.rescue(own, STALLED_SECONDS))):
+        stalled = STALLED_SECONDS if now >= not_before else 1e9
+        if rescued := await _unless_lost(manager.beat_and_rescue(own, stalled)):
             log.warning("took up the jobs of a dead worker", jobs=rescued)
         if now - pruned > _PRUNE_SECONDS:
             pruned = now
