@@ -35,8 +35,9 @@ from openinspect.jobs import Jobs, run_worker
 from openinspect.live.hub import Hub
 from openinspect.live.notices import Notices
 from openinspect.live.presence import REPEAT_SECONDS, PresenceBoard
+from openinspect.models.availability import usable_default
 from openinspect.models.catalogue import agent_providers, find, small_model
-from openinspect.problems import Unavailable
+from openinspect.problems import Invalid, Unavailable
 from openinspect.protocol.config import AgentConfig
 from openinspect.sandboxes.local.provider import LocalProvider
 from openinspect.sandboxes.provider import SandboxProvider
@@ -203,6 +204,27 @@ def prepare_data_dir(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
+async def scripted_model(settings: Settings) -> AsyncIterator[Settings]:
+    """With a script set, runs a scripted model server with it and names its address in the settings."""
+    if settings.scripted_model is None:
+        yield settings
+        return
+    from openinspect.testing.script import ScriptError
+    from openinspect.testing.scripted_model import ScriptedModel
+
+    try:
+        model = ScriptedModel(settings.scripted_model, delay_ms=None)
+    except (ScriptError, OSError) as error:
+        raise Invalid(
+            "script_unusable",
+            f"The script {settings.scripted_model} can't be used: {error}",
+            "Correct OPENINSPECT_SCRIPTED_MODEL.",
+        ) from error
+    async with model:
+        yield settings.model_copy(update={"scripted_model_url": model.url})
+
+
+@contextlib.asynccontextmanager
 async def database(settings: Settings) -> AsyncIterator[str]:
     """The address of a database that is up and has this version's tables; an embedded one is started, watched and stopped."""
     if settings.database_url is not None:
@@ -288,7 +310,8 @@ async def serve(
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             host = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host
             settings = settings.model_copy(update={"public_url": f"http://{host}:{port}"})
-        async with database(settings) as url:
+        async with scripted_model(settings) as settings, database(settings) as url:
+            settings = settings.model_copy(update={"default_model": usable_default(settings)})
             wiring = wire(settings, url)
             unix = listen_door(settings.door_dir)
             try:

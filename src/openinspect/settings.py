@@ -8,7 +8,6 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
 CHECKOUT = Path(__file__).parents[2]
 """The folder of the source tree, when this runs from one."""
 
@@ -68,11 +67,16 @@ class Settings(BaseSettings):
         SecretStr | None,
         Field(validation_alias="OPENCODE_API_KEY", description="Key for OpenCode Zen's models."),
     ] = None
-    scripted_model_url: Annotated[
+    scripted_model: Annotated[
         str | None,
         Field(
-            description="Address of a scripted model server: it then answers for every provider that has no key. For demos and tests; the page says so."
+            description="A script (`demo`, `playground`, or a file): the server starts a scripted model server with it, which answers for every "
+            "provider that has no key. For demos and tests; the page says so."
         ),
+    ] = None
+    scripted_model_url: Annotated[
+        str | None,
+        Field(description="The same, with the address of a scripted model server that runs already."),
     ] = None
     default_model: Annotated[str, Field(description="Model of a session that names none.")] = (
         "anthropic/claude-sonnet-4-6"

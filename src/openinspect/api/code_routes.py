@@ -64,9 +64,13 @@ async def add_repository(body: NewRepository, principal: Manager, services: TheS
             "Give the folder of a repository, or an address to clone.",
         )
     if body.path is not None:
-        repository = await services.forge.add_folder(Path(body.path), name=body.name, created_by=principal.user.id)
+        repository = await services.forge.add_folder(
+            Path(body.path), name=body.name, created_by=principal.user.id
+        )
     else:
-        repository = await services.forge.add_address(body.url or "", name=body.name, created_by=principal.user.id)
+        repository = await services.forge.add_address(
+            body.url or "", name=body.name, created_by=principal.user.id
+        )
     return RepositoryView.model_validate(repository)
 
 

@@ -11,6 +11,8 @@ from openinspect.identity import credentials, people
 from openinspect.identity.credentials import Principal
 from openinspect.identity.people import User
 from openinspect.identity.permissions import outranks, permissions_of
+from openinspect.models.availability import model_availability
+from openinspect.models.catalogue import find
 from openinspect.problems import Forbidden
 
 from .access import COOKIE, ThePrincipal, TheServices, require
@@ -38,7 +40,7 @@ def _me(user: User, permissions: frozenset[str], services: Services) -> Me:
         permissions=sorted(permissions),
         server=ServerInfo(
             version=__version__,
-            scripted_model=settings.scripted_model_url is not None,
+            scripted_model=model_availability(settings, find(settings.default_model)).scripted,
             public_url=settings.base_url,
             default_model=settings.default_model,
             max_unfinished_prompts=settings.max_unfinished_prompts,

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from openinspect.problems import Unavailable
 from openinspect.settings import Settings
 
-from .catalogue import Model, Provider, models, provider, providers
+from .catalogue import Model, Provider, find, models, provider, providers
 
 
 class ModelUnavailable(Unavailable):
@@ -78,6 +78,14 @@ def require_available(settings: Settings, model: Model) -> Availability:
             "model_unavailable", f"{model.id} cannot be used. {state.reason}", state.remedy
         )
     return state
+
+
+def usable_default(settings: Settings) -> str:
+    """The model for sessions that name none: the one that is set, or where only another provider's key is there, the first of that."""
+    if model_availability(settings, find(settings.default_model)).available:
+        return settings.default_model
+    usable = [model.id for model, state in available_models(settings) if state.available and not state.scripted]
+    return usable[0] if usable else settings.default_model
 
 
 def upstream(settings: Settings, owner: Provider) -> Upstream | None:
