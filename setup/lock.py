@@ -76,7 +76,7 @@ def _lock_npm(found: node.Node, folder: Path, upgrade: bool) -> None:
     say(str(lock.relative_to(ROOT)))
     if upgrade:
         lock.unlink(missing_ok=True)
-    shutil.rmtree(folder / "node_modules", ignore_errors=True) if upgrade else None
+        shutil.rmtree(folder / "node_modules", ignore_errors=True)
     options = ["--package-lock-only", "--ignore-scripts", "--omit-lockfile-registry-resolved"]
     run(
         found.npm_command("install", *options),
@@ -116,15 +116,14 @@ def complete(lock: dict[str, Any]) -> dict[str, Any]:
     """
     packages: dict[str, dict[str, Any]] = lock["packages"]
     for place, entry in list(packages.items()):
-        entry.pop("resolved", None) if not entry.get("link") else None
+        if not entry.get("link"):
+            entry.pop("resolved", None)
         for name, version in entry.get("optionalDependencies", {}).items():
             known = any(f"{parent}node_modules/{name}" in packages for parent in _parents(place))
-            system, processor = _platform(name)
-            if known or system is None or not re.fullmatch(r"\d+\.\d+\.\d+(-[\w.]+)?", version):
+            platform = _platform(name)
+            if known or not platform or not re.fullmatch(r"\d+\.\d+\.\d+(-[\w.]+)?", version):
                 continue
-            packages[f"node_modules/{name}"] = {"version": version, "optional": True, "os": [system]} | (
-                {"cpu": [processor]} if processor else {}
-            )
+            packages[f"node_modules/{name}"] = {"version": version, "optional": True} | platform
     return {**lock, "packages": dict(sorted(packages.items()))}
 
 
@@ -134,10 +133,12 @@ def _parents(place: str) -> list[str]:
     return [""] + ["/node_modules/".join(words[: n + 1]) + "/" for n in range(len(words)) if place]
 
 
-def _platform(name: str) -> tuple[str | None, str | None]:
+def _platform(name: str) -> dict[str, list[str]]:
+    """The ``os`` and ``cpu`` that a package's name speaks of; empty when it speaks of neither."""
     words = re.split(r"[/_-]", name)
-    system = next((_SYSTEMS[word] for word in words if word in _SYSTEMS), None)
-    return system, next((word for word in words if word in _PROCESSORS), None)
+    systems = [_SYSTEMS[word] for word in words if word in _SYSTEMS][:1]
+    processors = [word for word in words if word in _PROCESSORS][:1]
+    return ({"os": systems} if systems else {}) | ({"cpu": processors} if processors else {})
 
 
 if __name__ == "__main__":

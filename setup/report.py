@@ -15,7 +15,8 @@ LOGS = TOOLS / "log"
 CACHE = TOOLS / "cache"
 
 _HEARTBEAT_SECONDS = 15.0
-_TAIL_LINES = 25
+_FIRST_LINES = 8
+_LAST_LINES = 15
 
 
 class Failure(Exception):
@@ -88,7 +89,7 @@ def run(
     cwd: Path = ROOT,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a program and return what it printed. Its output goes to ``.tools/log/<log>.log``; a failure shows the end of it.
+    """Run a program and return what it printed. Its output goes to ``.tools/log/<log>.log``; a failure shows an excerpt.
 
     Raises ``Failure`` when the program is missing, exits non-zero or takes longer than ``seconds``.
     """
@@ -116,11 +117,11 @@ def run(
             raise
     text = path.read_text(errors="replace")
     if code is None:
-        raise Failure(what, f"`{_short(words)}` took longer than {seconds:.0f} s\n{_tail(text)}", remedy)
+        raise Failure(what, f"`{_short(words)}` took longer than {seconds:.0f} s\n{_excerpt(text)}", remedy)
     if code != 0:
         raise Failure(
             what,
-            f"`{_short(words)}` ended with exit code {code}; the end of {path.relative_to(ROOT)}:\n{_tail(text)}",
+            f"`{_short(words)}` ended with exit code {code}; in {path.relative_to(ROOT)}:\n{_excerpt(text)}",
             remedy,
         )
     return text
@@ -144,6 +145,9 @@ def _short(words: list[str]) -> str:
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def _tail(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()][-_TAIL_LINES:]
-    return "\n".join(f"    {line}" for line in lines) or "    (it printed nothing)"
+def _excerpt(text: str) -> str:
+    """The end, where most programs say what went wrong, and the beginning, where npm does."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > _FIRST_LINES + _LAST_LINES:
+        lines = [*lines[:_FIRST_LINES], "…", *lines[-_LAST_LINES:]]
+    return "\n".join(f"    {line[:400]}" for line in lines) or "    (it printed nothing)"

@@ -110,15 +110,22 @@ def _slim(modules: Path) -> None:
 def _npm_ci(node: Node, sources: Path, target: Path, log: str, *options: str) -> None:
     for name in ("package.json", "package-lock.json"):
         shutil.copy2(sources / name, target / name)
-    run(
-        node.npm_command("ci", "--omit=dev", *options),
-        what=f"npm ci of {sources.relative_to(ROOT)}",
-        remedy=_NETWORK,
-        log=log,
-        seconds=900,
-        cwd=target,
-        env=node.npm_environment(),
-    )
+    with tempfile.TemporaryDirectory(prefix="openinspect-") as folder:
+        run(
+            node.npm_command("ci", "--omit=dev", *options),
+            what=f"npm ci of {sources.relative_to(ROOT)}",
+            remedy=_NETWORK,
+            log=log,
+            seconds=900,
+            cwd=target,
+            # OpenCode's install script starts it once. npm's own settings are still read from the real home.
+            env={**node.npm_environment(), **_folders_in(folder)},
+        )
+
+
+def _folders_in(home: str) -> dict[str, str]:
+    """Keeps OpenCode from making its folders in the home of whoever sets this up."""
+    return {f"XDG_{kind}_HOME": home for kind in ("CONFIG", "DATA", "CACHE", "STATE")}
 
 
 def _place(source: Path, target: Path) -> None:
@@ -152,13 +159,7 @@ def _check() -> None:
                 remedy="run that command by hand to see more; `make clean` and the same command again starts over",
                 log=f"{name}-version",
                 seconds=120,
-                env={
-                    "HOME": home,
-                    "XDG_CONFIG_HOME": home,
-                    "XDG_DATA_HOME": home,
-                    "XDG_CACHE_HOME": home,
-                    "XDG_STATE_HOME": home,
-                },
+                env={"HOME": home, **_folders_in(home)},
             )
             versions[name] = said.strip().splitlines()[-1].removeprefix("v") if said.strip() else ""
     pinned = json.loads((SOURCES / "package.json").read_text())["dependencies"]["opencode-ai"]

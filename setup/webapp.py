@@ -1,12 +1,17 @@
-"""The browser app: built from ``web/`` into ``src/openinspect/web/static``."""
+"""The browser app: built from ``web/`` into ``src/openinspect/web/static``.
+
+``python3 -m setup.webapp`` checks its sources (types, style, unit tests), as ``make lint`` does.
+"""
 
 from __future__ import annotations
 
 import shutil
+import sys
 
+from setup import node as nodes
 from setup import stamps
 from setup.node import Node
-from setup.report import ROOT, Failure, run, say
+from setup.report import ROOT, Failure, explain, run, say
 
 SOURCES = ROOT / "web"
 STATIC = ROOT / "src" / "openinspect" / "web" / "static"
@@ -59,3 +64,35 @@ def _ensure_packages(node: Node) -> None:
         env=node.npm_environment(),
     )
     stamps.put("web-packages", wanted)
+
+
+def check() -> int:
+    """Types, style and unit tests of the web app, by its own script; an exit code."""
+    if not (SOURCES / "package.json").is_file():
+        return 0
+    try:
+        node = nodes.ensure()
+        _ensure_packages(node)
+        said = run(
+            node.npm_command("run", "check"),
+            what="checking the web app",
+            remedy="the log shows the file and line",
+            log="web-check",
+            seconds=600,
+            cwd=SOURCES,
+            env=node.npm_environment(),
+        )
+    except Failure as failure:
+        explain(failure)
+        return 1
+    say(
+        next(
+            (line.strip() for line in reversed(said.splitlines()) if "passed" in line),
+            "The web app's checks passed.",
+        )
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(check())
