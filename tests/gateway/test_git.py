@@ -1,0 +1,466 @@
+"""The git door with the real git client: clone, fetch and push, against a folder and through to another server."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+import uvicorn
+from dulwich.protocol import pkt_line
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Mount
+
+from openinspect.forges.contract import GitBackend, LocalGitBackend, UpstreamGitBackend
+from openinspect.gateway.git import GitDenied, GitDoor, GitGrant, Limits, RepositoryGrant
+from openinspect.gateway.git_policy import Refusal
+from openinspect.testing.repositories import SampleRepository, git
+
+pytestmark = pytest.mark.anyio
+
+BRANCH = "openinspect/ab12cd34"
+NONE = "0" * 40
+SECRET = "Bearer upstream-secret"
+
+
+@dataclass
+class Door:
+    """A running door, what it grants, and what it told."""
+
+    url: str = ""
+    repositories: dict[str, RepositoryGrant] = field(default_factory=dict)
+    credential: str | None = None
+    """What the caller's Authorization header must be; None: any."""
+    seen: list[str | None] = field(default_factory=list)
+    pushed: list[tuple[str, str, str, str]] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    crash_when_told: bool = False
+
+    async def authorise(self, request: Request) -> GitGrant:
+        self.seen.append(request.headers.get("authorization"))
+        if self.credential is not None and self.seen[-1] != self.credential:
+            raise GitDenied(401, "This token is not valid.")
+        return GitGrant("ses_test", self.repositories)
+
+    async def on_push(self, grant: GitGrant, directory: str, ref: str, old: str, new: str) -> None:
+        self.pushed.append((directory, ref, old, new))
+        if self.crash_when_told:
+            raise RuntimeError("the database is gone")
+
+    async def on_refused(self, grant: GitGrant, directory: str, refusals: list[Refusal]) -> None:
+        self.refused += refusals
+
+
+@asynccontextmanager
+async def serving(limits: Limits | None = None) -> AsyncIterator[Door]:
+    door = Door()
+    app = GitDoor(door.authorise, on_push=door.on_push, on_refused=door.on_refused, limits=limits)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        Starlette(routes=[Mount("/git", app=app)]), log_level="warning", timeout_graceful_shutdown=5
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    door.url = f"http://127.0.0.1:{listener.getsockname()[1]}/git"
+    await until(lambda: server.started)
+    try:
+        yield door
+    finally:
+        server.should_exit = True
+        await task
+        await app.aclose()
+
+
+async def until(true: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class World:
+    door: Door
+    """The one that the session's git speaks to."""
+    origin: SampleRepository
+    tmp: Path
+    hosts: list[Door]
+
+    @property
+    def url(self) -> str:
+        return f"{self.door.url}/repo"
+
+    async def git(self, *args: str, at: Path | None = None, check: bool = True) -> str:
+        return await asyncio.to_thread(lambda: git(*args, at=at, check=check))
+
+    async def clone(self, *options: str, name: str = "work") -> SampleRepository:
+        await self.git("clone", "-q", *options, self.url, str(self.tmp / name))
+        return SampleRepository(self.tmp / name)
+
+    async def push(self, work: SampleRepository, *args: str) -> str:
+        return await self.git("push", *args, at=work.path, check=False)
+
+
+@pytest.fixture(params=["local", "upstream"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    """``upstream`` is a door that proxies to another one, which wants a credential and lets everything be pushed that git allows."""
+    origin = SampleRepository.create(tmp_path / "origin", {"a.txt": "one\n", "dir/b.txt": "two\n"})
+    async with serving() as door:
+        backend: GitBackend = LocalGitBackend(path=origin.path)
+        if request.param == "local":
+            door.repositories["repo"] = RepositoryGrant(backend, BRANCH)
+            yield World(door, origin, tmp_path, [door])
+            return
+        async with serving() as host:
+            host.repositories["origin"] = RepositoryGrant(backend, BRANCH)
+            host.credential = SECRET
+            upstream = UpstreamGitBackend(url=f"{host.url}/origin.git", authorization=SecretStr(SECRET))
+            door.repositories["repo"] = RepositoryGrant(upstream, BRANCH)
+            yield World(door, origin, tmp_path, [door, host])
+
+
+async def test_clone_full_shallow_and_partial(world: World) -> None:
+    head = world.origin.commit("Second", {"a.txt": "one\nmore\n"})
+    full = await world.clone()
+    assert full.head() == head and (full.path / "dir/b.txt").read_text() == "two\n"
+    shallow = await world.clone("--depth=1", name="shallow")
+    assert shallow.git("rev-list", "--count", "HEAD") == "1"
+    await world.git("fetch", "-q", "--unshallow", at=shallow.path)
+    assert shallow.git("rev-list", "--count", "HEAD") == "2"
+    partial = await world.clone("--filter=blob:none", "--no-checkout", name="partial")
+    assert "?" in partial.git("rev-list", "--objects", "--missing=print", "HEAD")
+    await world.git("checkout", "-q", "main", at=partial.path)
+    assert (partial.path / "a.txt").read_text() == "one\nmore\n"
+
+
+@pytest.mark.parametrize("version", ["0", "1", "2"])
+async def test_every_protocol_version_fetches(world: World, version: str) -> None:
+    world.origin.git("tag", "v1")
+    world.origin.git("update-ref", "refs/openinspect/hidden", "HEAD")
+    world.origin.git("update-ref", "refs/pull/1/head", "HEAD")
+    asked = await world.git("-c", f"protocol.version={version}", "ls-remote", world.url)
+    assert {line.split("\t")[1] for line in asked.splitlines()} == {"HEAD", "refs/heads/main", "refs/tags/v1"}
+    work = await world.clone("-c", f"protocol.version={version}")
+    for n in range(40):  # enough for the negotiation to be sent gzipped
+        work.commit(f"local {n}")
+    head = world.origin.commit("Later", {"c.txt": "3"})
+    await world.git("-c", f"protocol.version={version}", "fetch", "-q", at=work.path)
+    assert work.head("origin/main") == head
+
+
+async def test_an_empty_repository_is_cloned_and_pushed_to(world: World) -> None:
+    empty = SampleRepository.create(world.tmp / "empty")
+    grant = RepositoryGrant(LocalGitBackend(path=empty.path), BRANCH)
+    world.door.repositories["repo"] = grant
+    work = await world.clone()
+    head = work.commit("First", {"a": "1"})
+    await world.push(work, "origin", f"HEAD:{BRANCH}")
+    assert empty.head(BRANCH) == head
+
+
+async def test_a_push_to_the_session_s_branch_lands_and_is_told(world: World) -> None:
+    work = await world.clone()
+    first = work.commit("Work", {"a.txt": "changed\n"})
+    said = await world.push(work, "origin", f"HEAD:{BRANCH}")
+    assert "[new branch]" in said and "error" not in said
+    assert world.origin.head(BRANCH) == first
+    work.git("commit", "-q", "--amend", "-m", "Reworded")
+    forced = work.head()
+    await world.push(work, "--force", "origin", f"HEAD:{BRANCH}", f"HEAD:{BRANCH}-second")
+    assert world.origin.head(BRANCH) == world.origin.head(f"{BRANCH}-second") == forced
+    await world.push(work, "origin", f":{BRANCH}")
+    assert world.origin.git("branch", "--list", BRANCH) == ""
+    ref = f"refs/heads/{BRANCH}"
+    for door in world.hosts:
+        assert [told[1:] for told in door.pushed] == [
+            (ref, NONE, first),
+            (ref, first, forced),
+            (f"{ref}-second", NONE, forced),
+            (ref, forced, NONE),
+        ]
+    assert (world.origin.path / "a.txt").read_text() == "one\n"
+
+
+async def test_a_refused_push_says_the_rule_the_branch_and_the_way_out(world: World) -> None:
+    work = await world.clone()
+    work.commit("Work", {"a.txt": "changed\n"})
+    before = world.origin.head("main")
+    said = await world.push(work, "origin", "HEAD:main")
+    assert "! [remote rejected] HEAD -> main (a session pushes only its own branches)" in said
+    assert "remote: Open-Inspect refused this push; nothing of it was accepted." in said
+    assert "rule own-branch-only" in said
+    assert f"remote: Do this instead: git push origin HEAD:refs/heads/{BRANCH}" in said
+    assert "create_pull_request" in said
+    assert world.origin.head("main") == before
+    assert [refusal.rule for refusal in world.door.refused] == ["own-branch-only"]
+    assert world.door.pushed == []
+
+
+async def test_tags_and_other_branches_are_refused(world: World) -> None:
+    work = await world.clone()
+    work.git("tag", "v1")
+    assert "! [remote rejected] v1 -> v1 (a session pushes no tags)" in await world.push(work, "origin", "v1")
+    said = await world.push(work, "origin", ":main")
+    assert "! [remote rejected] main (a session deletes only its own branches)" in said
+    assert "branches only" in await world.push(work, "origin", "HEAD:refs/notes/x")
+    assert world.origin.git("for-each-ref", "--format=%(refname)") == "refs/heads/main"
+
+
+async def test_one_forbidden_ref_refuses_the_whole_push(world: World) -> None:
+    work = await world.clone()
+    work.commit("Work", {"a.txt": "changed\n"})
+    said = await world.push(work, "origin", f"HEAD:{BRANCH}", "HEAD:main")
+    assert "HEAD -> main (a session pushes only its own branches)" in said
+    assert f"HEAD -> {BRANCH} (not pushed, because another ref of this push was refused)" in said
+    assert world.origin.git("branch", "--list", BRANCH) == ""
+
+
+async def test_git_s_own_refusal_comes_through_and_is_not_told(world: World) -> None:
+    world.origin.git("checkout", "-q", "-b", BRANCH)
+    work = await world.clone()
+    work.commit("Work", {"a.txt": "changed\n"})
+    said = await world.push(work, "origin", f"HEAD:{BRANCH}")
+    assert "refusing to update checked out branch" in said
+    assert world.door.pushed == []
+
+
+async def test_a_repository_of_another_session_is_not_found(world: World) -> None:
+    said = await world.git("clone", f"{world.door.url}/other", str(world.tmp / "x"), check=False)
+    assert "remote: The repository 'other' is not part of this session. It has: repo." in said
+    assert "not found" in said
+
+
+async def test_without_the_right_to_write_nothing_is_pushed(world: World) -> None:
+    world.door.repositories["repo"] = RepositoryGrant(
+        world.door.repositories["repo"].backend, BRANCH, writable=False
+    )
+    work = await world.clone()
+    work.commit("Work", {"a.txt": "changed\n"})
+    said = await world.push(work, "origin", f"HEAD:{BRANCH}")
+    assert "may only read 'repo'" in said
+
+
+async def test_without_a_valid_token_nothing_is_served(world: World) -> None:
+    world.door.credential = "Bearer right"
+    assert "could not read Username" in await world.git("ls-remote", world.url, check=False)
+    asked = await world.git("-c", "http.extraHeader=Authorization: Bearer right", "ls-remote", world.url)
+    assert "refs/heads/main" in asked
+    assert "Bearer right" not in [seen for host in world.hosts[1:] for seen in host.seen]
+
+
+async def test_a_failing_recorder_does_not_make_an_accepted_push_fail(world: World) -> None:
+    world.door.crash_when_told = True
+    work = await world.clone()
+    head = work.commit("Work", {"a.txt": "changed\n"})
+    assert "error" not in await world.push(work, "origin", f"HEAD:{BRANCH}")
+    assert world.origin.head(BRANCH) == head
+
+
+async def test_pushes_that_need_chunks_and_a_probe(world: World) -> None:
+    work = await world.clone()
+    head = work.commit("Big", {"big.bin": os.urandom(3 * 1024 * 1024)})
+    await world.push(work, "origin", f"HEAD:{BRANCH}")
+    assert world.origin.head(BRANCH) == head
+    said = await world.push(work, "origin", "HEAD:main")
+    assert "! [remote rejected]" in said and "remote: Open-Inspect refused" in said
+    again = await world.clone("-b", BRANCH, name="again")
+    assert again.head() == head
+
+
+async def test_pushing_from_a_shallow_clone(world: World) -> None:
+    world.origin.commit("Second", {"a.txt": "one\nmore\n"})
+    work = await world.clone("--depth=1")
+    head = work.commit("Work", {"a.txt": "changed\n"})
+    await world.push(work, "origin", f"HEAD:{BRANCH}")
+    assert world.origin.head(BRANCH) == head
+
+
+async def test_rubbish_is_answered_with_400_and_a_reason(world: World) -> None:
+    async with httpx2.AsyncClient() as client:
+
+        async def post(service: str, body: bytes, **headers: str) -> httpx2.Response:
+            return await client.post(
+                f"{world.url}/{service}",
+                content=body,
+                headers={k.replace("_", "-"): v for k, v in headers.items()},
+            )
+
+        for body in (b"", b"zzzz", b"0001", pkt_line(b"rubbish") + b"0000", b"00"):
+            answer = await post("git-receive-pack", body)
+            assert (answer.status_code, "not a push" in answer.text) == (400, True)
+        assert (await post("git-receive-pack", b"nope", content_encoding="gzip")).status_code == 400
+        cut = gzip.compress(b"0000" * 100)[:-6]
+        assert (await post("git-upload-pack", cut, content_encoding="gzip")).status_code == 400
+        assert (await post("git-upload-pack", b"x", content_encoding="br")).status_code == 415
+        bomb = gzip.compress(b"0032" * (8 * 1024 * 1024))
+        assert (await post("git-upload-pack", bomb, content_encoding="gzip")).status_code == 413
+        assert (await post("git-receive-pack", b"0000")).status_code == 200
+        for path, status in (
+            ("info/refs", 403),
+            ("info/refs?service=git-daemon", 403),
+            ("HEAD", 404),
+            ("objects/info/packs", 404),
+            ("git-upload-pack", 405),
+        ):
+            answer = await client.get(f"{world.url}/{path}")
+            assert (answer.status_code, answer.headers["content-type"]) == (
+                status,
+                "text/plain; charset=utf-8",
+            )
+        for path in ("/git/../git/repo/config", "/git/repo/../../x", "/git/%2e%2e/info/refs", "/git/"):
+            answer = await client.get(world.door.url.removesuffix("/git") + path)
+            assert answer.status_code == 404
+
+
+async def test_rubbish_after_the_commands_is_git_s_to_refuse(world: World) -> None:
+    head = world.origin.head()
+    line = f"{NONE} {head} refs/heads/{BRANCH}\0report-status side-band-64k".encode()
+    async with httpx2.AsyncClient() as client:
+        answer = await client.post(
+            f"{world.url}/git-receive-pack", content=pkt_line(line) + b"0000" + b"no pack at all" * 50_000
+        )
+    assert answer.status_code == 200
+    assert b"unpack" in answer.content and b"ok refs" not in answer.content
+    assert world.origin.git("branch", "--list", BRANCH) == ""
+    assert world.door.pushed == []
+
+
+async def test_a_code_host_that_is_gone_or_refuses_is_said_with_a_remedy(tmp_path: Path) -> None:
+    async with serving() as door, serving() as host:
+        closed = socket.create_server(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        closed.close()
+        host.credential = SECRET
+        for name, url in (("gone", f"http://127.0.0.1:{port}/x.git"), ("refused", f"{host.url}/x.git")):
+            backend = UpstreamGitBackend(url=url, authorization=SecretStr("Bearer stale-secret"))
+            door.repositories[name] = RepositoryGrant(backend, BRANCH)
+            async with httpx2.AsyncClient() as client:
+                answer = await client.get(f"{door.url}/{name}/info/refs?service=git-upload-pack")
+            assert answer.status_code == 502
+            assert "stale-secret" not in answer.text and "Traceback" not in answer.text
+        assert "credential" in answer.text
+
+
+async def test_a_folder_that_is_gone_is_said_with_a_remedy(tmp_path: Path) -> None:
+    async with serving() as door:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=tmp_path / "gone"), BRANCH)
+        async with httpx2.AsyncClient() as client:
+            answer = await client.get(f"{door.url}/repo/info/refs?service=git-upload-pack")
+    assert answer.status_code == 502 and "There is no folder" in answer.text
+
+
+def children() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children(recursive=True) if p.name() in ("git", "setpriv")]
+
+
+async def test_a_client_killed_in_a_fetch_leaves_no_process(tmp_path: Path) -> None:
+    origin = SampleRepository.create(tmp_path / "origin")
+    origin.git("config", "core.compression", "0")
+    origin.commit("Big", {"big": os.urandom(30 * 1024 * 1024)})
+    async with serving() as door:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.split(":")[2].split("/")[0]))
+        body = pkt_line(f"want {origin.head()} no-progress\n".encode()) + b"0000" + pkt_line(b"done\n")
+        writer.write(
+            b"POST /git/repo/git-upload-pack HTTP/1.1\r\nhost: x\r\n"
+            + f"content-length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        await reader.readexactly(1000)  # the pack has begun to come, and then nobody reads on
+        assert any("upload-pack" in child.cmdline() for child in children())
+        writer.transport.abort()
+        await until(lambda: not children())
+
+
+async def test_a_client_killed_in_a_push_leaves_no_process_and_no_objects(tmp_path: Path) -> None:
+    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
+    async with serving() as door:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
+        _, writer = await asyncio.open_connection("127.0.0.1", int(door.url.split(":")[2].split("/")[0]))
+        line = f"{NONE} {'1' * 40} refs/heads/{BRANCH}\0report-status side-band-64k".encode()
+        body = pkt_line(line) + b"0000PACK\0\0\0\2\0\0\0\1"
+        writer.write(
+            b"POST /git/repo/git-receive-pack HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n" + body
+        )
+        await until(lambda: any("receive-pack" in child.cmdline() for child in children()))
+        writer.transport.abort()
+        await until(lambda: not children())
+    assert door.pushed == []
+
+
+async def test_a_silent_client_and_a_crowd_are_bounded(tmp_path: Path) -> None:
+    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
+    async with serving(Limits(idle_seconds=0.5, exchanges=1, queue_seconds=0.1)) as door:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.split(":")[2].split("/")[0]))
+        writer.write(b"POST /git/repo/git-receive-pack HTTP/1.1\r\nhost: x\r\ncontent-length: 10000\r\n\r\n0")
+        await until(lambda: len(door.seen) == 1)
+        async with httpx2.AsyncClient() as client:
+            answer = await client.get(f"{door.url}/repo/info/refs?service=git-upload-pack")
+            assert answer.status_code == 503
+            async with asyncio.timeout(5):
+                await reader.read()  # the silent one is cut off
+            answer = await client.get(f"{door.url}/repo/info/refs?service=git-upload-pack")
+            assert answer.status_code == 200
+        writer.close()
+
+
+async def test_a_push_and_a_clone_of_50_mb_need_little_memory(tmp_path: Path) -> None:
+    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
+    script = Path(__file__).with_name("serve_git.py")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), str(origin.path), BRANCH, stdout=asyncio.subprocess.PIPE
+    )
+
+    async def line() -> tuple[str, int]:
+        assert process.stdout is not None
+        word, memory = (await process.stdout.readline()).split()
+        return word.decode(), int(memory)
+
+    try:
+        port, at_rest = await line()
+        work = SampleRepository(tmp_path / "work")
+        url = f"http://127.0.0.1:{port}/git/repo"
+        await asyncio.to_thread(lambda: git("clone", "-q", url, str(work.path)))
+        work.git("config", "core.compression", "0")  # random bytes: trying would only take time
+        head = work.commit("Big", {"big.bin": os.urandom(50 * 1024 * 1024)})
+        await asyncio.to_thread(lambda: work.git("push", "-q", "origin", f"HEAD:{BRANCH}"))
+        word, after = await line()
+        assert word == "pushed" and origin.head(BRANCH) == head
+        await asyncio.to_thread(lambda: git("clone", "-q", "-b", BRANCH, url, str(tmp_path / "again")))
+        await asyncio.to_thread(lambda: work.git("push", "-q", "origin", "HEAD:main", check=False))
+        word, finally_ = await line()
+        assert word == "refused"
+        # ru_maxrss is in KiB: a pack held in memory would add 50 MiB
+        assert after - at_rest < 16 * 1024 and finally_ - at_rest < 16 * 1024
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 10)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can serve a repository of another user as that user")
+async def test_a_repository_of_another_user_stays_that_user_s(tmp_path: Path) -> None:
+    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o001 == 0 and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o011)
+    origin.give_to(65534, 65534)
+    async with serving() as door:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
+        await asyncio.to_thread(lambda: git("clone", "-q", f"{door.url}/repo", str(tmp_path / "work")))
+        work = SampleRepository(tmp_path / "work")
+        head = work.commit("Work", {"a": "2"})
+        await asyncio.to_thread(lambda: work.git("push", "-q", "origin", f"HEAD:{BRANCH}"))
+    assert origin.head(BRANCH) == head
+    owners = {entry.lstat().st_uid for entry in origin.path.rglob("*")}
+    assert owners == {65534}
