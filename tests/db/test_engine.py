@@ -32,7 +32,14 @@ def test_addresses_that_people_write(scheme: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "db.example", "mysql://me:secret@h/d", "postgresql://me:secret@h:port/d"]
+    "address",
+    [
+        "",
+        "db.example",
+        "mysql://me:secret@h/d",
+        "postgresql://me:secret@h/d?colour=red",
+        "postgresql://me:secret@h:port/d",
+    ],
 )
 def test_an_address_that_cannot_be_read_is_not_repeated(address: str) -> None:
     with pytest.raises(DatabaseAddressInvalid, match="OPENINSPECT_DATABASE_URL") as caught:

@@ -28,6 +28,7 @@ from openinspect.db.errors import (
     DatabaseError,
     DatabaseFolderInUse,
     DatabaseFolderUnusable,
+    DatabaseUnavailable,
 )
 
 ROLE = DATABASE = "openinspect"
@@ -69,6 +70,26 @@ def database_url(folder: Path, socket_folder: str | None = None) -> str:
     return (
         f"postgresql://{ROLE}@/{DATABASE}?host={socket}&passfile={quote(str(folder / 'passfile'), safe='')}"
     )
+
+
+@contextlib.contextmanager
+def attached(folder: Path) -> Iterator[str]:
+    """Address of an embedded Postgres that another process of the same user runs; good inside of the block. Raises DatabaseUnavailable."""
+    run = folder.absolute() / "run"
+    if not (run / SOCKET).exists():
+        raise DatabaseUnavailable(
+            "The database is not running",
+            f"no server runs on {folder}",
+            "Start the server first: openinspect up",
+        )
+    if len(os.fsencode(run / SOCKET)) <= _SOCKET_PATH_MAX:
+        yield database_url(folder.absolute())
+        return
+    descriptor = os.open(run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield database_url(folder.absolute(), f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 class Folder:

@@ -62,7 +62,12 @@ async def _lock(connection: AsyncConnection) -> None:
         await asyncio.sleep(0.05)
 
 
-def _config(connection: Connection) -> Config:
+def known_revisions() -> list[str]:
+    """The revisions of the schema that this release can bring up to date."""
+    return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()]
+
+
+def _config(connection: Connection | None = None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
