@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 from sqlalchemy import select
 from starlette.requests import Request
@@ -10,6 +11,8 @@ from starlette.routing import BaseRoute, Mount
 
 from openinspect.db.tables import session_targets
 from openinspect.forges.local.forge import LocalForge
+from openinspect.models import accounts
+from openinspect.models.catalogue import find, small_model
 from openinspect.problems import SignInNeeded
 from openinspect.protocol.events import Pushed, PushRefused
 from openinspect.sessions.log import Journal
@@ -18,6 +21,8 @@ from openinspect.settings import Settings
 from .git import GitDenied, GitDoor, GitGrant, RepositoryGrant
 from .git_policy import Refusal
 from .grants import SandboxGrant, authorise, bearer
+from .llm import LlmDoor
+from .llm_exchange import LlmGrant
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,14 @@ class Doors:
         self.journal = journal
         self.forge = forge
         self.settings = settings
+        self.llm = LlmDoor(settings, authorise=self._authorise_llm, reserve=self._reserve, settle=self._settle)
         self.git = GitDoor(self._authorise_git, on_push=self._pushed, on_refused=self._refused)
 
     def mounts(self) -> list[BaseRoute]:
-        return [Mount("/git", self.git)]
+        return [Mount("/git", self.git), Mount("/llm", self.llm)]
 
     async def aclose(self) -> None:
+        await self.llm.aclose()
         await self.git.aclose()
 
     # ── git ───────────────────────────────────────────────────────────────────────────────────────
@@ -83,3 +90,25 @@ class Doors:
         assert isinstance(grant, SessionGitGrant)
         async with self.journal.transaction() as transaction:
             await transaction.append(grant.session_id, *bodies, turn_id=grant.who.prompt_id)
+
+    # ── models ────────────────────────────────────────────────────────────────────────────────────
+    async def _authorise_llm(self, token: str) -> LlmGrant:
+        who = await authorise(self.journal.engine, token)
+        model = find(who.prompt_model or who.session_model)
+        budget = self.settings.budget_usd
+        return LlmGrant(
+            session_id=who.session_id,
+            prompt_id=who.prompt_id,
+            models=frozenset({model.id, small_model(model).id}),
+            budget_usd=None if budget is None else Decimal(str(budget)),
+        )
+
+    async def _reserve(self, reservation: accounts.Reservation) -> str:
+        async with self.journal.transaction() as transaction:
+            return await accounts.reserve(transaction.connection, reservation)
+
+    async def _settle(self, call_id: str, outcome: accounts.CallOutcome) -> None:
+        async with self.journal.transaction() as transaction:
+            settled = await accounts.settle(transaction.connection, call_id, outcome)
+            if settled is not None:
+                await transaction.append(settled.session_id, settled.event, turn_id=settled.prompt_id)

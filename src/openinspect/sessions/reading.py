@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import func, or_, select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -121,7 +122,7 @@ async def read(connection: AsyncConnection, ids: Sequence[str]) -> list[SessionR
     finished = _group(
         await connection.execute(
             select(prompts, author)
-            .distinct(prompts.c.session_id)
+            .ext(distinct_on(prompts.c.session_id))
             .outerjoin(users, users.c.id == prompts.c.author_id)
             .where(prompts.c.session_id.in_(ids), prompts.c.status.in_(("completed", "failed", "stopped")))
             .order_by(prompts.c.session_id, prompts.c.finished_at.desc())
@@ -130,7 +131,7 @@ async def read(connection: AsyncConnection, ids: Sequence[str]) -> list[SessionR
     boxes = _group(
         await connection.execute(
             select(sandboxes)
-            .distinct(sandboxes.c.session_id)
+            .ext(distinct_on(sandboxes.c.session_id))
             .where(sandboxes.c.session_id.in_(ids))
             .order_by(sandboxes.c.session_id, sandboxes.c.created_at.desc())
         )
@@ -220,7 +221,7 @@ async def _waiting_for_answer(connection: AsyncConnection, ids: Sequence[str]) -
     if not ids:
         return set()
     found = await connection.exec_driver_sql(
-        "SELECT session_id FROM (SELECT DISTINCT ON (session_id) session_id, kind, turn_id FROM events WHERE session_id = ANY(%(ids)s) "
+        "SELECT newest.session_id FROM (SELECT DISTINCT ON (session_id) session_id, kind, turn_id FROM events WHERE session_id = ANY(%(ids)s) "
         "AND kind IN ('question.asked', 'question.answered', 'question.closed') ORDER BY session_id, seq DESC) AS newest "
         "JOIN prompts ON prompts.id = newest.turn_id AND prompts.status = 'running' WHERE newest.kind = 'question.asked'",
         {"ids": list(ids)},
