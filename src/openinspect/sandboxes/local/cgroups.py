@@ -16,6 +16,7 @@ import contextlib
 import errno
 import os
 import signal
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ def _locate_first(mounted: dict[str, Path]) -> Place | Refusal:
         parent = where / PARENT
         try:
             parent.mkdir(exist_ok=True)
+            Path(tempfile.mkdtemp(prefix="probe-", dir=parent)).rmdir()
         except OSError as error:
             return Refusal(
                 f"may not make a cgroup in {where} ({error.strerror})",
@@ -136,9 +138,7 @@ def _delegate(place: Path, controllers: tuple[str, ...], *, ours: bool) -> None:
                     (leaf / "cgroup.procs").write_text(pid)
             control.write_text(words)
     # A folder that can't be written to would only be noticed when a box starts.
-    probe = parent / f"probe-{os.getpid()}"
-    probe.mkdir()
-    probe.rmdir()
+    Path(tempfile.mkdtemp(prefix="probe-", dir=parent)).rmdir()
 
 
 def make(place: Place, box_id: str, bounds: Bounds) -> None:
@@ -174,36 +174,32 @@ def join(place: Place, box_id: str, pid: int) -> None:
         (folder / "cgroup.procs").write_text(str(pid))
 
 
-def oom_kills(place: Place, box_id: str) -> int:
-    """Processes of the box that were killed for want of memory so far."""
-    parent = place.parents.get("memory")
-    if parent is None:
-        return 0
-    name = "memory.oom_control" if place.version == 1 else "memory.events"
-    try:
-        lines = (parent / box_id / name).read_text().splitlines()
-    except FileNotFoundError:
-        return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+def oom_kills(folders: list[Path]) -> int:
+    """Processes in the groups that were killed for want of memory so far."""
+    for folder in folders:
+        for name in ("memory.oom_control", "memory.events"):
+            with contextlib.suppress(FileNotFoundError):
+                for line in (folder / name).read_text().splitlines():
+                    if line.startswith("oom_kill "):
+                        return int(line.split()[1])
+    return 0
 
 
-def members(folder: Path) -> list[int]:
+def _members(folder: Path) -> list[int]:
     found: list[int] = []
     for procs in (folder / "cgroup.procs", *folder.glob("*/cgroup.procs")):
-        with contextlib.suppress(FileNotFoundError, OSError):
+        # A group that is going away answers ENODEV.
+        with contextlib.suppress(OSError):
             found += [int(pid) for pid in procs.read_text().split()]
     return found
 
 
-def remove(place: Place, box_id: str, seconds: float = 5.0) -> None:
-    """Kills what is left in the box's groups and removes them. May be repeated. Raises ``OSError`` when the kernel keeps one."""
+def remove(folders: list[Path], seconds: float = 5.0) -> None:
+    """Kills what is left in a box's groups and removes them. May be repeated. Raises ``OSError`` when the kernel keeps one."""
     deadline = time.monotonic() + seconds
-    for folder in place.folders(box_id):
+    for folder in folders:
         while folder.exists():
-            kill = folder / "cgroup.kill"
-            if kill.exists():
-                kill.write_text("1")
-            for pid in members(folder):
+            for pid in _members(folder):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             try:

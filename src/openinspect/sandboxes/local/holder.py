@@ -10,7 +10,7 @@ So when the holder goes, also by SIGKILL, all in the box goes, the mounts with t
 the last mount. Run by root, only bubblewrap and below are in the box's user namespace (65,536 ids, host uid 0 not among them); run by an
 ordinary user the holder must be in it too, for it mounts.
 
-Files in the box's folder: see ``plan``. ``holder.json`` is there from the moment the holder lives; ``init`` in it from the moment the box
+Files in the box's folder: see ``plan``. ``holder.json`` is there from the moment the holder lives; ``started`` in it from the moment the box
 runs. ``ended.json`` is there when the box ended while the holder lived. A set-up that failed leaves neither, and may be tried again.
 """
 
@@ -22,17 +22,17 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import cgroups, disk, kernel, plan, processes, rootfs, seccomp
+from . import cgroups, disk, idmap, kernel, plan, processes, rootfs, seccomp
 from .kernel import HostError
 from .output import Output
 from .plan import IDS, Plan
+from .signals import Signals
 
 START_SECONDS = 15.0
 _DISK_SECONDS = 8.0
@@ -41,7 +41,6 @@ _DISK_SECONDS = 8.0
 def main(arguments: list[str]) -> int:
     box = Path(arguments[0])
     to_launcher, to_holder = os.pipe(), os.pipe()
-    launcher = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(to_launcher[0])
@@ -51,7 +50,6 @@ def main(arguments: list[str]) -> int:
         Holder(box, said=to_launcher[1], heard=to_holder[0]).run()
     os.close(to_launcher[1])
     os.close(to_holder[0])
-    del launcher
     return _launch(box, pid, to_launcher[0], to_holder[1])
 
 
@@ -69,32 +67,14 @@ def _launch(box: Path, pid: int, heard: int, said: int) -> int:
         for line in lines:
             message = json.loads(line)
             if "map" in message:
-                error = _map_ordinary(plan.load(box), pid)
+                the = plan.load(box)
+                error = idmap.write(pid, the.subuids, the.subgids)
                 os.write(said, (error + "\n").encode())
                 continue
             print(line, end="", flush=True)
             return 0
     print(json.dumps({"error": "the holder ended before it could start the box", "remedy": "See holder.log"}))
     return 1
-
-
-def _map_ordinary(the: Plan, pid: int) -> str:
-    """Own id → 0, subordinate ids → 1 and up. Returns why it failed, or nothing."""
-    for helper, own, ids in (
-        ("newuidmap", os.getuid(), the.subuids),
-        ("newgidmap", os.getgid(), the.subgids),
-    ):
-        if ids is None:
-            return "no subordinate ids"
-        first, count = ids
-        words = [str(number) for number in (pid, 0, own, 1, 1, first, min(count, IDS - 1))]
-        try:
-            done = subprocess.run([helper, *words], capture_output=True, timeout=10, check=False)
-        except OSError as error:
-            return f"{helper}: {error.strerror}"
-        if done.returncode != 0:
-            return f"{helper}: {done.stderr.decode(errors='replace').strip()[-300:]}"
-    return ""
 
 
 class Holder:
@@ -146,31 +126,36 @@ class Holder:
         the = plan.load(self._box)
         # Kept open to the end: it is the lock.
         disk_lock = disk.lock(Path(the.disk_dir), _DISK_SECONDS)
-        signals = _Signals()
+        signals = Signals()
         self._own_mounts(the)
         rootfs.build(the)
         place = cgroups.locate()
         limits = place if isinstance(place, cgroups.Place) else None
+        groups = [] if limits is None else limits.folders(the.box_id)
         if limits is not None:
+            # Noted first: who removes the box must find them whenever this process is killed.
+            note["cgroups"] = [str(folder) for folder in groups]
+            plan.write_whole(self._box / plan.HOLDER, json.dumps(note))
             cgroups.make(limits, the.box_id, the.bounds)
         log = Output(self._box / plan.RUNTIME_LOG)
         try:
             monitor, status = self._start(the, limits, log)
-            note["init"] = self._await_start(monitor, status)
-            note["cgroups"] = None if limits is None else limits.version
+            init = self._await_start(monitor, status)
+            note["started"] = True
+            note["init"] = init
             plan.write_whole(self._box / plan.HOLDER, json.dumps(note))
             self._say({"started": me})
             os.close(self._said)
             disk.empty_trash(rootfs.DISK)
             code = self._watch(monitor, signals, log)
         except BaseException:
-            if limits is not None:
-                cgroups.remove(limits, the.box_id)
+            cgroups.remove(groups)
             raise
-        self._gone(note["init"])
+        if init is not None:
+            self._gone(init)
         log.drain()
         reason = self._ended
-        if limits is not None and code == 137 and cgroups.oom_kills(limits, the.box_id):
+        if code == 137 and cgroups.oom_kills(groups):
             reason = f"killed: out of memory (limit {the.bounds.memory_mib} MiB)"
         plan.write_whole(
             self._box / plan.ENDED, json.dumps({"code": code, "reason": reason, "at": time.time()})
@@ -182,20 +167,13 @@ class Holder:
         if the.root:
             kernel.unshare(kernel.CLONE_NEWNS)
         else:
-            try:
-                kernel.unshare(kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS)
-            except OSError as error:
-                raise HostError(
-                    f"this host lets no ordinary user make a user namespace ({error.strerror})",
-                    "Allow it: `sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000`, or run the server as root",
-                    unavailable=True,
-                ) from error
+            idmap.enter(kernel.CLONE_NEWNS)
             self._say({"map": True})
             problem = os.read(self._heard, 4096).decode().strip()
             if problem:
                 raise HostError(
                     f"the ids of the sandbox could not be mapped ({problem})",
-                    "Install the package `uidmap`, and give the user a range: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`",
+                    idmap.REMEDY,
                     unavailable=True,
                 )
             os.setgroups([])
@@ -226,8 +204,7 @@ class Holder:
                 os.dup2(log.write_end, 2)
                 os.set_inheritable(report, True)
                 program = seccomp.descriptor()
-                if program is not None:
-                    os.set_inheritable(program, True)
+                os.set_inheritable(program, True)
                 command = rootfs.bubblewrap(the, status=report, seccomp=program)
                 os.execve(command[0], command, the.environment)
             except BaseException:
@@ -253,46 +230,39 @@ class Holder:
         os.close(tell)
         return pid, status
 
-    def _await_start(self, monitor: int, status: int) -> processes.Process:
-        """Waits until the box's first process has started the second, which it does when the whole set-up is done."""
+    def _await_start(self, monitor: int, status: int) -> processes.Process | None:
+        """Waits until the box's first process has started the second, which it does when all is set up. None: that one has ended already."""
         deadline = time.monotonic() + START_SECONDS
-        said = b""
-        while b"\n" not in said:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([status], [], [], left)[0]:
-                break
-            chunk = os.read(status, 4096)
-            if not chunk:
-                break
-            said += chunk
-        line = said.split(b"\n")[0]
-        first = json.loads(line).get("child-pid") if line else None
+        report = _Report(status)
+        first = report.number("child-pid", deadline)
         while first is not None and time.monotonic() < deadline:
             init = processes.identify(first)
             runtime = processes.first_child(first)
             if init is not None and runtime is not None:
-                self._runtime = os.pidfd_open(runtime)
-                return init
+                with contextlib.suppress(ProcessLookupError):
+                    self._runtime = os.pidfd_open(runtime)
+                    return init
+            # bubblewrap tells an exit code only of what it could start.
+            if init is None and report.number("exit-code", deadline) is not None:
+                return None
             if init is None:
                 break
             time.sleep(0.001)
         with contextlib.suppress(ProcessLookupError):
             os.kill(monitor, signal.SIGKILL)
         os.waitpid(monitor, 0)
-        raise HostError(
-            "bubblewrap could not set up the sandbox",
-            "Its own words are in the log; see `openinspect doctor`",
-        )
+        raise HostError("bubblewrap could not set up the sandbox", "See `openinspect doctor`")
 
-    def _watch(self, monitor: int, signals: _Signals, log: Output) -> int:
+    def _watch(self, monitor: int, signals: Signals, log: Output) -> int:
         """Until bubblewrap ends. Returns the runtime's exit code, 128 more than the signal's number where it was one."""
         while True:
             ready, _, _ = select.select([signals.read_end, *log.descriptors], [], [])
             if signals.read_end in ready and signals.stop_wanted():
                 self._ended = "stopped"
                 with contextlib.suppress(ProcessLookupError):
-                    assert self._runtime is not None
-                    signal.pidfd_send_signal(self._runtime, signal.SIGTERM)
+                    # None: it has ended, and its end is about to be seen here.
+                    if self._runtime is not None:
+                        signal.pidfd_send_signal(self._runtime, signal.SIGTERM)
             log.read_some()
             ended, status = os.waitpid(monitor, os.WNOHANG)
             if ended:
@@ -314,28 +284,27 @@ def _become_box_root() -> None:
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
 
 
-class _Signals:
-    """SIGTERM and SIGCHLD as something to select on. SIGHUP and SIGINT are the server's business."""
+class _Report:
+    """bubblewrap's words on ``--json-status-fd``: objects, one to a line."""
 
-    def __init__(self) -> None:
-        self._stop = False
-        self.read_end, write_end = os.pipe()
-        os.set_blocking(self.read_end, False)
-        os.set_blocking(write_end, False)
-        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, self._wanted)
-        for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
-            signal.signal(ignored, signal.SIG_IGN)
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._text = b""
 
-    def _wanted(self, *_: object) -> None:
-        self._stop = True
-
-    def stop_wanted(self) -> bool:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.read_end, 4096)
-        wanted, self._stop = self._stop, False
-        return wanted
+    def number(self, key: str, deadline: float) -> int | None:
+        """Waits for a line with this key; None when bubblewrap ended without it, or the time is over."""
+        while True:
+            for line in self._text.splitlines():
+                with contextlib.suppress(ValueError):
+                    if key in (found := json.loads(line)):
+                        return found[key]
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._descriptor], [], [], left)[0]:
+                return None
+            chunk = os.read(self._descriptor, 4096)
+            if not chunk:
+                return None
+            self._text += chunk
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import compileall
-import contextlib
 import os
-import pwd
 import shutil
 import sys
 import sysconfig
@@ -18,6 +16,8 @@ from .kernel import HostError
 from .rootfs import OURS
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_SOURCES = str(Path(openinspect.__file__).resolve().parents[1])
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,10 @@ def environment(the: Interpreter) -> dict[str, str]:
     return found
 
 
-def subordinate_ids(file: Path) -> tuple[int, int] | None:
-    """This user's range in ``/etc/subuid`` or ``/etc/subgid``: the longest one."""
-    names = {str(os.getuid())}
-    with contextlib.suppress(KeyError):
-        names.add(pwd.getpwuid(os.getuid()).pw_name)
-    best: tuple[int, int] | None = None
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        parts = line.strip().split(":")
-        if len(parts) == 3 and parts[0] in names and parts[1].isdigit() and parts[2].isdigit():
-            candidate = int(parts[1]), int(parts[2])
-            if best is None or candidate[1] > best[1]:
-                best = candidate
-    return best
+def helper(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command that runs one of this package's programs, and its whole environment.
+
+    Without ``site``: they need the standard library only, and start the faster.
+    """
+    command = [sys.executable, "-S", "-P", "-m", f"openinspect.sandboxes.local.{module}", *arguments]
+    return command, {"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "PYTHONPATH": _SOURCES}

@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import signal
-import sys
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,15 +38,15 @@ from openinspect.sandboxes.provider import (
 )
 from openinspect.settings import Settings
 
-from . import cgroups, disk, host, output, plan, processes
+from . import cgroups, disk, host, idmap, output, plan, processes
 from .kernel import HostError
 from .plan import Bounds, Plan
 from .processes import Process
 
 _CREATE_SECONDS = 20.0
 _DIES_WITHIN = 1.0
-_SOURCES = str(Path(__file__).resolve().parents[3])
-"""Where the holder finds this package."""
+_REMOVED = ".removed-"
+"""Before the name of a folder that is being deleted."""
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -112,7 +112,7 @@ class LocalProvider:
         while True:
             note = plan.read_json(box / plan.HOLDER)
             holder = _noted(note, "holder")
-            if note is not None and holder is not None and ("init" in note or (box / plan.ENDED).exists()):
+            if note is not None and holder is not None and "started" in note:
                 return _handle(box, holder)
             if not _held(box):
                 return None
@@ -131,6 +131,7 @@ class LocalProvider:
         keep.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._settings.door_dir.mkdir(parents=True, exist_ok=True)
         (box / plan.HOLDER).unlink(missing_ok=True)
+        subuids, subgids = idmap.own_ranges() if ordinary else (None, None)
         base = None if ordinary else self._settings.sandbox_uid_base
         state = box / plan.STATE
         state.mkdir(mode=0o700, exist_ok=True)
@@ -144,8 +145,8 @@ class LocalProvider:
                 disk_dir=str(keep),
                 bwrap=host.bubblewrap(),
                 uid_base=base,
-                subuids=host.subordinate_ids(Path("/etc/subuid")) if ordinary else None,
-                subgids=host.subordinate_ids(Path("/etc/subgid")) if ordinary else None,
+                subuids=subuids,
+                subgids=subgids,
                 bounds=Bounds(**spec.limits.model_dump()),
                 door=str(self._settings.door_dir),
                 toolbox=str(self._settings.toolbox),
@@ -158,17 +159,16 @@ class LocalProvider:
         )
 
     async def _launch(self, box: Path, deadline: float) -> Handle:
+        command, environment = host.helper("holder", str(box))
         log = os.open(box / plan.HOLDER_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                # Without site: the holder needs the standard library only, and starts the faster.
-                *("-S", "-P", "-m", "openinspect.sandboxes.local.holder", str(box)),
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 cwd="/",
-                env={"PATH": host.SYSTEM_PATH, "LC_ALL": "C.UTF-8", "PYTHONPATH": _SOURCES},
+                env=environment,
                 start_new_session=True,
             )
         finally:
@@ -198,30 +198,29 @@ class LocalProvider:
         if not (box / plan.PLAN).exists():
             return BoxStatus(state="gone")
         log = output.tail(box / plan.RUNTIME_LOG)
+        note = plan.read_json(box / plan.HOLDER)
+        holder = _noted(note, "holder")
+        # In this order: a holder that is found dead has written down the end before, if it ever does.
+        running = holder is not None and processes.alive(holder)
         ended = plan.read_json(box / plan.ENDED)
         if ended is not None:
             return BoxStatus(state="exited", exit_code=ended["code"], reason=ended["reason"], log_tail=log)
-        holder = _noted(plan.read_json(box / plan.HOLDER), "holder")
-        if holder is not None and processes.alive(holder):
-            return BoxStatus(state="running", reason=_warning(box), log_tail=log)
-        # Between the two looks it may have ended in good order.
-        ended = plan.read_json(box / plan.ENDED)
-        if ended is not None:
-            return BoxStatus(state="exited", exit_code=ended["code"], reason=ended["reason"], log_tail=log)
+        if note is not None and running:
+            return BoxStatus(state="running", reason=_warning(note), log_tail=log)
         if holder is None or holder.boot == processes.boot_id():
             return BoxStatus(state="exited", reason="its holder process was killed", log_tail=log)
         return BoxStatus(state="exited", reason="this machine was restarted", log_tail=log)
 
     def _release(self, box_id: str, handle: Handle | None) -> None:
         box = self._box(box_id)
+        groups = _groups(plan.read_json(box / plan.HOLDER))
         _stop(box, None if handle is None else _process(handle), 0.0)
-        place = cgroups.locate()
-        if isinstance(place, cgroups.Place):
-            cgroups.remove(place, box_id)
+        cgroups.remove(groups)
         _remove(box)
 
     def _delete_disk(self, place: Path) -> None:
         if not place.exists():
+            _remove(place)
             return
         lock = disk.lock(place, 5.0)
         try:
@@ -252,7 +251,7 @@ def _checked_id(word: str) -> str:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(path.name for path in folder.iterdir() if path.is_dir())
+        return sorted({path.name.removeprefix(_REMOVED) for path in folder.iterdir() if path.is_dir()})
     except FileNotFoundError:
         return []
 
@@ -296,12 +295,15 @@ def _process(handle: Handle) -> Process | None:
 
 
 def _noted(note: dict[str, Any] | None, name: str) -> Process | None:
-    return Process(*note[name]) if note is not None and name in note else None
+    return Process(*note[name]) if note is not None and note.get(name) else None
 
 
-def _warning(box: Path) -> str:
-    place = cgroups.locate()
-    kills = cgroups.oom_kills(place, box.name) if isinstance(place, cgroups.Place) else 0
+def _groups(note: dict[str, Any] | None) -> list[Path]:
+    return [Path(folder) for folder in (note or {}).get("cgroups", [])]
+
+
+def _warning(note: dict[str, Any]) -> str:
+    kills = cgroups.oom_kills(_groups(note))
     return f"out of memory: {kills} of its processes were killed" if kills else ""
 
 
@@ -323,5 +325,26 @@ def _stop(box: Path, known: Process | None, grace: float) -> None:
 
 
 def _remove(folder: Path) -> None:
+    """Deletes a box's or a disk's folder. Renamed first: half a folder must not be taken for a whole one."""
+    gone = folder.with_name(f"{_REMOVED}{folder.name}")
+    _delete(gone)
     with contextlib.suppress(FileNotFoundError):
+        folder.rename(gone)
+    _delete(gone)
+
+
+def _delete(folder: Path) -> None:
+    try:
         shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
+        # Files of an ordinary user's box may belong to the user's subordinate ids.
+        command, environment = host.helper("idmap", str(folder))
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
+        )
+        if done.returncode != 0:
+            raise HostError(done.stderr.decode(errors="replace").strip()[-500:]) from None

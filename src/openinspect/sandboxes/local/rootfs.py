@@ -154,7 +154,7 @@ def _workspace(plan: Plan) -> None:
     kernel.mount("", target, flags=kernel.MS_SHARED)
 
 
-def bubblewrap(plan: Plan, *, status: int, seccomp: int | None) -> list[str]:
+def bubblewrap(plan: Plan, *, status: int, seccomp: int) -> list[str]:
     """The command that turns the tree into a box. The descriptors must be inheritable."""
     arguments = [plan.bwrap, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     arguments += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", etc.HOSTNAME]
@@ -164,6 +164,4 @@ def bubblewrap(plan: Plan, *, status: int, seccomp: int | None) -> list[str]:
     arguments += ["--bind", str(BOX), "/", "--proc", "/proc", "--dev", "/dev"]
     arguments += ["--bind", str(PARTS / "shm"), "/dev/shm", "--chdir", "/"]
     arguments += ["--json-status-fd", str(status)]
-    if seccomp is not None:
-        arguments += ["--seccomp", str(seccomp)]
-    return [*arguments, "--", *plan.command]
+    return [*arguments, "--seccomp", str(seccomp), "--", *plan.command]
