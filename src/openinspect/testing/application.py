@@ -33,7 +33,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openinspect.testing.answer import Answer, Cut, Pause, Refusal, count
+from openinspect.testing.answer import Answer, Breakdown, Cut, Pause, Refusal, count
 from openinspect.testing.conversation import BadRequest
 from openinspect.testing.dialects import Dialect, Frame
 from openinspect.testing.dialects.anthropic import Anthropic
@@ -44,6 +44,7 @@ from openinspect.testing.recorder import Outcome, Record, Recorder
 from openinspect.testing.script import Script
 
 MAX_BODY = 32 * 1024 * 1024
+FLUSH_BYTES = 16 * 1024
 
 _DIALECTS: dict[str, Dialect] = {
     "messages": Anthropic(),
@@ -107,11 +108,11 @@ class ModelServer:
         except BadRequest as error:
             return refuse(Refusal(413, str(error)))
         try:
-            body = json.loads(raw)
+            body = _parsed(raw)
             if not isinstance(body, dict):
                 raise BadRequest("the body is not a JSON object")
             conversation = dialect.read(body, headers)
-        except (ValueError, BadRequest, AttributeError, TypeError) as error:
+        except (ValueError, BadRequest, AttributeError, TypeError, RecursionError) as error:
             return refuse(Refusal(400, f"the request can't be read: {error}"))
         conversation.size = len(raw)
         self.recorder.understood(record, conversation, body)
@@ -123,6 +124,9 @@ class ModelServer:
         if conversation.stream:
             frames = dialect.stream(answer, conversation, counted)
             return _Play(frames, "text/event-stream", self.recorder, record)
+        broken = next((part for part in answer.parts if isinstance(part, Breakdown)), None)
+        if broken is not None:
+            return refuse(Refusal(500, broken.message))
         document = dialect.document(answer, conversation, counted)
         return _Play(_whole(answer, document), "application/json", self.recorder, record)
 
@@ -193,15 +197,28 @@ class _Play(Response):
     async def _play(self, send: Send) -> Outcome:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         due = time.monotonic()
+        held = bytearray()
+
+        async def flush() -> None:
+            if held:
+                await send({"type": "http.response.body", "body": bytes(held), "more_body": True})
+                held.clear()
+                # Sending need not wait for anything, and others want their turn as well.
+                await asyncio.sleep(0)
+
         for frame in self._frames:
             if frame.delay_s:
+                await flush()
                 # Against a running clock: many small sleeps would add up to more than was asked for.
                 due = max(due, time.monotonic() - 0.05) + frame.delay_s
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
             if frame.cut:
+                await flush()
                 return "cut"
-            if frame.data:
-                await send({"type": "http.response.body", "body": frame.data, "more_body": True})
+            held += frame.data
+            if frame.delay_s or len(held) >= FLUSH_BYTES:
+                await flush()
+        await flush()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return "completed"
 
@@ -218,6 +235,14 @@ def _whole(answer: Answer, document: dict[str, Any]) -> Iterator[Frame]:
         yield Frame(body[: len(body) // 2])
         yield Frame(cut=True)
     yield Frame(body)
+
+
+def _parsed(raw: bytes) -> Any:
+    parsed = json.loads(raw)
+    if b"\\ud" in raw.lower():
+        # Half a surrogate pair is valid in JSON, but can't be said again in UTF-8.
+        return json.loads(json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace"))
+    return parsed
 
 
 async def _body(request: Request) -> bytes:

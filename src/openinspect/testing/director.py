@@ -64,14 +64,14 @@ def direct(
     values = facts(conversation)
     if re.search(script.unknown_models, conversation.model):
         return Answer([], refusal=Refusal(404, f"model: {conversation.model} does not exist"))
-    if conversation.kind == "title":
-        return Answer([Text(render_text(script.title, values))], step="title")
     if conversation.kind == "summary":
         return Answer(
             [Text(f"Summary of the conversation so far.\n\n{conversation.prompt[:2000]}")], step="summary"
         )
     scenario = None
     try:
+        if conversation.kind == "title":
+            return Answer([Text(render_text(script.title, values))], step="title")
         scenario = _scenario(script, conversation, values)
         name, pieces, length = _play(scenario, conversation, values)
         return _answer(scenario.name, name, pieces, conversation, attempts, pace, length)

@@ -23,7 +23,7 @@ MAX_TEXT = 4000
 
 Outcome = Literal["open", "completed", "refused", "cut", "left"]
 
-_SECRET_HEADER = re.compile(r"auth(?!or)|key|token|secret|cookie|credential|password", re.IGNORECASE)
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|credential|password", re.IGNORECASE)
 
 
 class Secret(BaseModel):

@@ -2,7 +2,7 @@
 
     name: demo                         # shown in answers and records
     delay_ms: 10                       # pause before each streamed word
-    include: [playground]              # scenarios of other scripts, tried after these
+    include: [playground]              # scenarios of other scripts, tried before these
     scenarios:
       - name: fix the failing test
         when: {prompt: '(?i)failing test'}     # the first scenario that matches the prompt plays
@@ -232,7 +232,7 @@ def load(script: str | Path | Script) -> Script:
         return script
     path = _find(script)
     loaded = _read(path)
-    scenarios = list(loaded.scenarios)
+    scenarios: list[Scenario] = []
     for name in loaded.include:
         other = _read(_find(name))
         if other.include:
@@ -240,7 +240,7 @@ def load(script: str | Path | Script) -> Script:
                 f"{path}: includes {name!r}, which itself includes others; list those here instead"
             )
         scenarios.extend(other.scenarios)
-    return loaded.model_copy(update={"scenarios": scenarios})
+    return loaded.model_copy(update={"scenarios": [*scenarios, *loaded.scenarios]})
 
 
 def _find(script: str | Path) -> Path:

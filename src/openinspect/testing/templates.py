@@ -84,7 +84,7 @@ FILTERS: dict[str, Callable[[str], Any]] = {
 
 def render(template: str, values: Mapping[str, str]) -> Any:
     """Fill the holes. Raises TemplateError for an unknown name or a filter that rejects its value."""
-    whole = _HOLE.fullmatch(template.strip())
+    whole = _HOLE.fullmatch(template)
     if whole:
         return _value(whole, values)
     return _HOLE.sub(lambda hole: str(_value(hole, values)), template)
