@@ -229,8 +229,8 @@ async def running(
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        if process.stdin is not None:
-            process.stdin.close()
+        # pipes that nobody read to their end would stay open: asyncio offers no public way to close them
+        process._transport.close()  # pyright: ignore[reportAttributeAccessIssue]
         await asyncio.shield(process.wait())
 
 
