@@ -32,15 +32,23 @@ def opencode() -> Path:
     given = os.environ.get("OPENINSPECT_OPENCODE")
     program = Path(given) if given else TOOLBOX
     if not program.is_file():
-        pytest.skip(f"OpenCode is not at {program}: install the toolbox, or set OPENINSPECT_OPENCODE to its program")
+        pytest.skip(
+            f"OpenCode is not at {program}: install the toolbox, or set OPENINSPECT_OPENCODE to its program"
+        )
     return program
 
 
-@pytest.fixture
-def model() -> Iterator[ScriptedModel]:
-    """The playground, as fast as it goes."""
-    with ScriptedModel("playground", delay_ms=0) as running:
+@pytest.fixture(scope="session")
+def _running() -> Iterator[ScriptedModel]:
+    with ScriptedModel() as running:
         yield running
+
+
+@pytest.fixture
+def model(_running: ScriptedModel) -> ScriptedModel:
+    """The playground, as fast as it goes, with nothing recorded yet."""
+    _running.play("playground")
+    return _running
 
 
 @pytest.fixture
@@ -60,7 +68,9 @@ def sample(tmp_path: Path) -> Path:
 
 
 def git(path: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=path, check=True, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        ["git", *arguments], cwd=path, check=True, capture_output=True, text=True, timeout=30
+    )
     return done.stdout
 
 
@@ -85,13 +95,21 @@ class SmallAgent:
         tools = [{"name": name} for name in ("bash", "read", "edit", *self.extra_tools)]
         for _ in range(limit):
             body = {"model": "claude-sonnet-4-5", "max_tokens": 1000, "messages": messages, "tools": tools}
-            answer = httpx2.post(self.model.url + PATHS["anthropic"], json=body, timeout=20).raise_for_status().json()
+            answer = (
+                httpx2.post(self.model.url + PATHS["anthropic"], json=body, timeout=20)
+                .raise_for_status()
+                .json()
+            )
             messages.append({"role": "assistant", "content": answer["content"]})
             uses = [block for block in answer["content"] if block["type"] == "tool_use"]
             if not uses:
                 return "".join(block["text"] for block in answer["content"] if block["type"] == "text")
             results = [
-                {"type": "tool_result", "tool_use_id": use["id"], "content": self._use(use["name"], use["input"])}
+                {
+                    "type": "tool_result",
+                    "tool_use_id": use["id"],
+                    "content": self._use(use["name"], use["input"]),
+                }
                 for use in uses
             ]
             messages.append({"role": "user", "content": results})

@@ -1,7 +1,6 @@
 """The demo's script, driven by a small agent that really runs the tools."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ PROMPT = "Fix the failing test, please."
 
 
 @pytest.fixture
-def demo() -> Iterator[ScriptedModel]:
-    with ScriptedModel("demo", delay_ms=0) as running:
-        yield running
+def demo(model: ScriptedModel) -> ScriptedModel:
+    model.play("demo")
+    return model
 
 
 def break_otherwise(sample: Path, name: str, old: str, new: str) -> None:
@@ -61,8 +60,10 @@ def test_a_pull_request_is_opened_when_the_tool_is_offered(demo: ScriptedModel, 
 
 
 def test_a_refused_pull_request_is_told(demo: ScriptedModel, sample: Path):
-    refuse = {"x_create_pull_request": lambda arguments: "Error: the session has no repository"}
-    said = SmallAgent(demo, sample, refuse).run(PROMPT)
+    def refuse(_: dict[str, Any]) -> str:
+        return "Error: the session has no repository"
+
+    said = SmallAgent(demo, sample, {"x_create_pull_request": refuse}).run(PROMPT)
     assert "could not be opened" in said
     assert "no repository" in said
 
@@ -87,7 +88,12 @@ def test_without_a_bug_nothing_is_done(demo: ScriptedModel, sample: Path):
         ("lending/shelves.py", "room -= thickness", "room += thickness", "can't find the cause"),
         ("lending/dates.py", "max(0, (returned - due).days)", "(returned - due).days", "can't find"),
         ("lending/dates.py", "EXTENSION_DAYS = 14", "EXTENSION_DAYS = 7", "can't find"),
-        ("lending/fees.py", "if days <= 0:", "if days < 0:\n        return 1\n    if days == 0:\n        return 5\n    if days < 0:", "can't find"),
+        (
+            "lending/fees.py",
+            "if days <= 0:",
+            "if days < 0:\n        return 1\n    if days == 0:\n        return 5\n    if days < 0:",
+            "can't find",
+        ),
         ("lending/dates.py", "def due_date", "def due_date(:\n", "can't find"),
     ],
 )
@@ -105,11 +111,18 @@ def test_another_bug_elsewhere_is_not_repaired_and_it_says_so(
 def test_the_same_mistake_elsewhere_is_found_by_following_the_output(demo: ScriptedModel, sample: Path):
     """Proof that no file, function or line is in the script."""
     fees = sample / "lending/fees.py"
-    moved = fees.read_text().replace("weeks_begun", "rounded_up").replace("days", "amount").replace("DAYS_PER_WEEK", "SIZE")
+    moved = (
+        fees.read_text()
+        .replace("weeks_begun", "rounded_up")
+        .replace("days", "amount")
+        .replace("DAYS_PER_WEEK", "SIZE")
+    )
     fees.unlink()
     (sample / "lending/fines.py").write_text(moved)
     for path in [*sample.glob("tests/*.py"), sample / "lending/__init__.py"]:
-        path.write_text(path.read_text().replace("weeks_begun", "rounded_up").replace("lending.fees", "lending.fines"))
+        path.write_text(
+            path.read_text().replace("weeks_begun", "rounded_up").replace("lending.fees", "lending.fines")
+        )
     git(sample, "add", "--all")
     git(sample, "commit", "--quiet", "--message=Move everything")
     assert "rounded_up" in SmallAgent(demo, sample).run(PROMPT)

@@ -46,7 +46,10 @@ def test_values_are_literal_in_patterns():
 
 
 def test_trees_are_filled():
-    assert render_tree({"a": ["{{x}}", 3], "b": {"c": "{{x}}"}}, {"x": "v"}) == {"a": ["v", 3], "b": {"c": "v"}}
+    assert render_tree({"a": ["{{x}}", 3], "b": {"c": "{{x}}"}}, {"x": "v"}) == {
+        "a": ["v", 3],
+        "b": {"c": "v"},
+    }
 
 
 def test_unknown_filters_are_found_beforehand():

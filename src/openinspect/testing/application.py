@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import logging
 import re
 import socket
 import time
@@ -290,12 +291,18 @@ def listen(port: int) -> socket.socket:
     return bound
 
 
+def _about_no_cut(record: logging.LogRecord) -> bool:
+    return "returned without completing response" not in record.getMessage()
+
+
 def uvicorn_for(app: ASGIApp) -> Uvicorn:
     """The server to run `app` with. Cut connections are on purpose, so nothing is logged about them."""
+    logging.getLogger("uvicorn.error").addFilter(_about_no_cut)
     config = uvicorn.Config(
         app,
         log_config=None,
-        log_level="critical",
+        log_level="error",
+        interface="asgi3",
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=1,

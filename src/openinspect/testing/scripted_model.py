@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from starlette.types import Receive, Scope, Send
+
 from openinspect.testing.application import ModelServer, listen, uvicorn_for
 from openinspect.testing.recorder import Record
 from openinspect.testing.script import Script, load
@@ -38,7 +40,7 @@ class ScriptedModel:
     ) -> None:
         self.server = ModelServer(load(script), delay_ms=delay_ms, key=key)
         self._port = port
-        self._uvicorn = uvicorn_for(self.server.app)
+        self._uvicorn = uvicorn_for(self._serve)
         self._thread: threading.Thread | None = None
         self.url = ""
 
@@ -71,6 +73,19 @@ class ScriptedModel:
     def counters(self) -> dict[str, int]:
         """Counts by family, status and outcome."""
         return self.server.recorder.counters()
+
+    def play(
+        self,
+        script: str | Path | Script = "playground",
+        *,
+        delay_ms: float | None = 0,
+        key: str | None = None,
+    ) -> None:
+        """Go on with another script at the same address; records, counts and attempts begin anew.
+
+        For tests that share one running model. Streams that have begun end as they would have.
+        """
+        self.server = ModelServer(load(script), delay_ms=delay_ms, key=key)
 
     async def wait_for(self, found: Callable[[list[Record]], bool], timeout_s: float = 20) -> list[Record]:
         """Wait until the requests satisfy `found`; raises TimeoutError, which says what came instead."""
@@ -113,6 +128,9 @@ class ScriptedModel:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.server.app(scope, receive, send)
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.start)
