@@ -14,7 +14,7 @@ from dulwich.protocol import pkt_line
 
 from ..forges.contract import COMMITTER, GitBackend, LocalGitBackend
 from ..forges.errors import ForgeUnavailable
-from ..forges.local.git import Git, GitCommand, identity, last_line, redact, running, tail
+from ..forges.local.git import SHOWN_REFS, Git, GitCommand, identity, last_line, redact, running, tail
 from ..forges.local.place import locate
 from .git_exchange import ClientGone, Exchange
 from .git_policy import PushRequest
@@ -24,9 +24,8 @@ Told = Callable[[str, str, str], Awaitable[None]]
 
 _PIECE = 64 * 1024
 _MEMORY = ("pack.threads=2", "pack.windowMemory=64m", "pack.deltaCacheSize=64m", "core.bigFileThreshold=32m")
-_SHOWN = ("refs/", "!refs/heads", "!refs/tags")
 _UPLOAD = (
-    *(f"uploadpack.hideRefs={ref}" for ref in _SHOWN),
+    *(f"uploadpack.hideRefs={ref}" for ref in SHOWN_REFS),
     "uploadpack.allowFilter=true",
     "uploadpack.keepAlive=5",
     "uploadpack.allowTipSHA1InWant=false",
@@ -35,7 +34,7 @@ _UPLOAD = (
     *_MEMORY,
 )
 _RECEIVE = (
-    *(f"receive.hideRefs={ref}" for ref in _SHOWN),
+    *(f"receive.hideRefs={ref}" for ref in SHOWN_REFS),
     "receive.denyCurrentBranch=refuse",
     "receive.denyDeleteCurrent=refuse",
     "receive.denyNonFastForwards=false",

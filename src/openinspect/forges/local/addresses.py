@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Literal, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ..errors import CloneRefused
 
@@ -83,7 +83,7 @@ def _file(path: str, host: str) -> CloneAddress:
             "A file:// address needs an absolute path on the server", "Write file:///path/to/folder."
         )
     path = path.rstrip("/") or "/"
-    return CloneAddress(f"file://{path}", "file", _name(path), path)
+    return CloneAddress(f"file://{quote(path)}", "file", _name(path), path)
 
 
 def _name(path: str) -> str:

@@ -15,10 +15,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from ..errors import CloneFailed, CloneRefused
 from .addresses import CloneAddress
-from .git import Git, GitCommand, as_owner, base_environment, git_words, last_line, redact, running
+from .git import (
+    SHOWN_REFS,
+    Git,
+    GitCommand,
+    as_owner,
+    base_environment,
+    git_words,
+    last_line,
+    redact,
+    running,
+)
 from .place import Place, locate, owner_to_become
 
 _SSH = "ssh -oBatchMode=yes -oConnectTimeout=15 -oPermitLocalCommand=no"
@@ -29,6 +40,7 @@ _INHERITED = (
 )  # fmt: skip
 _PROGRESS = re.compile(r"^(?:remote: )?(?P<phase>[A-Z][A-Za-z ]+): +(?P<percent>\d{1,3})% ")
 PARTIAL = ".partial"
+_SERVED = tuple(f"uploadpack.hideRefs={ref}" for ref in SHOWN_REFS)
 
 
 @dataclass(frozen=True)
@@ -81,10 +93,10 @@ def _command(address: CloneAddress, partial: Path, *, owner_words: list[str]) ->
     options = ["clone", "--bare", "--progress", "--no-hardlinks", "--template=", "--no-recurse-submodules"]
     url = address.url
     if address.scheme == "file":
-        source = locate(Path(address.path))
-        url = f"file://{source.git_dir}"
+        source = locate(Path(address.path), to_copy=True)
+        url = f"file://{quote(str(source.git_dir))}"
         # the serving side would run with our rights and without our settings: say how it is to be started
-        served = ["env", "GIT_ALLOW_PROTOCOL=none", *as_owner(source.run_as), *git_words([source.git_dir], ("uploadpack.hideRefs=refs/openinspect",)), "upload-pack"]  # fmt: skip
+        served = ["env", "GIT_ALLOW_PROTOCOL=none", *as_owner(source.run_as), *git_words([source.git_dir], _SERVED), "upload-pack"]  # fmt: skip
         options.append(f"--upload-pack={shlex.join(served)}")
     config = ("http.lowSpeedLimit=1000", "http.lowSpeedTime=60", "http.followRedirects=initial")
     return GitCommand([*owner_words, *git_words([], config), *options, "--", url, str(partial)], environment)
@@ -100,6 +112,7 @@ async def _run(
         try:
             await asyncio.wait((watch, reading), return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
+                watch.result()
                 raise CloneRefused(
                     f"The repository is larger than {limits.size_bytes >> 20} MiB",
                     "Clone it by hand on the server and register its folder.",

@@ -56,6 +56,9 @@ HARDENING: tuple[str, ...] = (
     "transfer.credentialsInUrl=die",
 )
 
+SHOWN_REFS: tuple[str, ...] = ("refs/", "!refs/heads", "!refs/tags")
+"""Values of ``hideRefs`` that leave branches and tags; they come after the repository's own, and the last that matches counts."""
+
 _ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",

@@ -29,17 +29,21 @@ class Place(NamedTuple):
     """Whom git becomes before it runs; None: it runs as we do."""
 
 
-def locate(path: Path) -> Place:
+def locate(path: Path, *, to_copy: bool = False) -> Place:
     """Find the repository at ``path`` (its top folder, its ``.git``, or a bare repository).
+
+    With ``to_copy`` another user's repository is also given to a server that can't become that user: git's serving side may be run in it, nothing else.
 
     Raises ``RepositoryNotFound`` when there is no such folder, ``RepositoryUnusable`` when it is no repository or must not be touched.
     """
     try:
-        path = path.resolve(strict=True)
+        path = Path(
+            os.path.realpath(path, strict=True)
+        )  # Path.resolve raises RuntimeError for a loop of links
         if path.name == ".git" and not _is_bare(path.parent):
             path = path.parent
         git_dir, work_tree = _git_dir(path)
-        return Place(git_dir, work_tree, owner_to_become(git_dir))
+        return Place(git_dir, work_tree, _reader(git_dir) if to_copy else owner_to_become(git_dir))
     except FileNotFoundError as error:
         raise RepositoryNotFound(
             f"There is no folder {path}", "Check the path; it is looked up on the server's machine."
@@ -86,6 +90,10 @@ def _git_dir(path: Path) -> tuple[Path, Path | None]:
 def _small_text(path: Path) -> str:
     with path.open("rb") as file:
         return file.read(4096).decode("utf-8", "replace")
+
+
+def _reader(folder: Path) -> Owner | None:
+    return owner_to_become(folder) if os.geteuid() == 0 else None
 
 
 def owner_to_become(folder: Path) -> Owner | None:
