@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from openinspect.api.app import create_app as create_page
 from openinspect.api.services import Services
 from openinspect.blobs.store import BlobStore
-from openinspect.db.engine import create_engine, raw_connection
+from openinspect.db.engine import create_engine, for_reading, raw_connection
 from openinspect.db.errors import DatabaseFolderInUse
 from openinspect.db.migrate import migrate
 from openinspect.db.postgres import EmbeddedPostgres
@@ -52,6 +52,30 @@ from openinspect.settings import Settings
 log = structlog.get_logger()
 
 
+class Later:
+    """Small things to do in a moment. They only hurry: what is lost with the process, the sweep finds."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def call(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        task = asyncio.create_task(self._run(seconds, action))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        await asyncio.sleep(seconds)
+        try:
+            await action()
+        except Exception as error:
+            log.warning("app.later_failed", error=f"{type(error).__name__}: {error}")
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
 @dataclass(frozen=True)
 class Wiring:
     """The parts of one process."""
@@ -65,6 +89,7 @@ class Wiring:
     page: ASGIApp
     door: ASGIApp
     doors: Doors
+    later: Later
 
     async def background(self, *, jobs: bool = True) -> None:
         """What runs beside the web servers, until cancelled."""
@@ -94,6 +119,7 @@ class Wiring:
                         self.services.hub.moved(session_id, head)
 
     async def aclose(self) -> None:
+        await self.later.aclose()
         await self.doors.aclose()
         await self.engine.dispose()
 
@@ -117,13 +143,14 @@ def agent_config(settings: Settings) -> AgentConfig:
 def wire(settings: Settings, database_url: str, provider: SandboxProvider | None = None) -> Wiring:
     """Make the parts. Nothing is started yet."""
     engine = create_engine(database_url, pool_size=settings.database_pool_size)
+    reader = for_reading(engine)
 
     async def read(session_id: str, after: int, limit: int) -> list[Logged]:
-        async with engine.connect() as connection:
+        async with reader.connect() as connection:
             return await session_log.read_after(connection, session_id, after, limit)
 
     async def read_head(session_id: str) -> int:
-        async with engine.connect() as connection:
+        async with reader.connect() as connection:
             return await session_log.head(connection, session_id)
 
     notices = Notices(lambda: raw_connection(database_url))
@@ -135,23 +162,10 @@ def wire(settings: Settings, database_url: str, provider: SandboxProvider | None
     keeper = Keeper(journal, provider or LocalProvider(settings), settings, agent_config(settings), blobs)
     bridge = Bridge(journal, hub, settings)
     journal.command = bridge.poke
-    background: set[asyncio.Task[None]] = set()
-
-    def later(seconds: float, action: Callable[[], object]) -> None:
-        async def run_later() -> None:
-            await asyncio.sleep(seconds)
-            try:
-                await action()  # type: ignore[misc]
-            except Exception as error:  # the sweep does it again
-                log.warning("app.later_failed", error=f"{type(error).__name__}: {error}")
-
-        task = asyncio.create_task(run_later())
-        background.add(task)
-        task.add_done_callback(background.discard)
-
+    later = Later()
     defer = work.deferrer(keeper)
     # a sandbox whose connection ends may have died, and is looked at once its process has had the time to be gone
-    bridge.on_disconnect = lambda sandbox_id: later(0.5, lambda: defer("sandbox.check", sandbox_id))
+    bridge.on_disconnect = lambda sandbox_id: later.call(0.5, lambda: defer("sandbox.check", sandbox_id))
     presence = PresenceBoard(
         notices.tell_presence, lambda session, data: (c := hub.find(session)) and c.send(data)
     )  # type: ignore[arg-type]
@@ -162,6 +176,7 @@ def wire(settings: Settings, database_url: str, provider: SandboxProvider | None
     services = Services(
         settings=settings,
         engine=engine,
+        reader=reader,
         journal=journal,
         hub=hub,
         read=read,
@@ -171,7 +186,7 @@ def wire(settings: Settings, database_url: str, provider: SandboxProvider | None
         forge=forge,
         blobs=blobs,
         defer=defer,
-        watch_stop=lambda prompt_id: later(turns.STOP_SECONDS, lambda: keeper.enforce(prompt_id)),
+        watch_stop=lambda prompt_id: later.call(turns.STOP_SECONDS, lambda: keeper.enforce(prompt_id)),
     )
     doors = Doors(journal, forge, settings)
     return Wiring(
@@ -184,6 +199,7 @@ def wire(settings: Settings, database_url: str, provider: SandboxProvider | None
         page=create_page(services),
         door=gateway.create_app(journal, bridge, blobs, doors.mounts()),
         doors=doors,
+        later=later,
     )
 
 

@@ -32,7 +32,8 @@ class _Server(uvicorn.Server):
 def listen_tcp(host: str, port: int) -> socket.socket:
     """Bind the web server's port. Raises ``Unavailable`` with what to do when it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # the protocol has to be named: only then does asyncio set TCP_NODELAY on what it accepts
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -37,7 +37,7 @@ async def get_principal(request: Request, services: TheServices) -> Principal:
     if authorization is not None:
         kind, _, token = authorization.partition(" ")
         if kind.lower() == "bearer" and token:
-            async with services.engine.begin() as connection:
+            async with services.reader.connect() as connection:
                 principal = await credentials.by_token(connection, token.strip())
             if principal is not None:
                 return principal
@@ -48,7 +48,7 @@ async def get_principal(request: Request, services: TheServices) -> Principal:
         )
     cookie = request.cookies.get(COOKIE)
     if cookie:
-        async with services.engine.begin() as connection:
+        async with services.reader.connect() as connection:
             principal = await credentials.by_cookie(connection, cookie)
         if principal is not None:
             if request.method not in _SAFE and HEADER not in request.headers:

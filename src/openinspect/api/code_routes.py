@@ -113,7 +113,7 @@ def _view(one: contract.PullRequest, mergeable: contract.Mergeability | None = N
 
 
 async def _place(services: Services, pull_request_id: str) -> tuple[str, int]:
-    async with services.engine.connect() as connection:
+    async with services.reader.connect() as connection:
         found = await connection.execute(
             select(pull_requests.c.repository_id, pull_requests.c.number).where(
                 pull_requests.c.id == pull_request_id

@@ -85,7 +85,7 @@ Manager = Annotated[Principal, Depends(require("users.manage"))]
 
 @router.get("/users")
 async def list_users(_: Reader, services: TheServices) -> list[UserView]:
-    async with services.engine.connect() as connection:
+    async with services.reader.connect() as connection:
         return [UserView.model_validate(user) for user in await people.list_all(connection)]
 
 
@@ -125,7 +125,7 @@ TokenManager = Annotated[Principal, Depends(require("tokens.manage"))]
 
 @router.get("/tokens")
 async def list_tokens(principal: TokenManager, services: TheServices) -> list[TokenView]:
-    async with services.engine.connect() as connection:
+    async with services.reader.connect() as connection:
         return [
             TokenView.model_validate(dict(row))
             for row in await credentials.list_tokens(connection, principal.user.id)

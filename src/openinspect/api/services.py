@@ -21,6 +21,8 @@ from openinspect.settings import Settings
 class Services:
     settings: Settings
     engine: AsyncEngine
+    reader: AsyncEngine
+    """The same pool without transactions, for reading."""
     journal: Journal
     hub: Hub
     read: Reader

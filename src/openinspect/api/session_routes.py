@@ -6,9 +6,7 @@ from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response, UploadFile
-from sqlalchemy import select
 
-from openinspect.db.tables import sessions as sessions_table
 from openinspect.forges.errors import BranchNotFound, EmptyRepository
 from openinspect.identity.credentials import Principal
 from openinspect.models import catalogue
@@ -18,6 +16,7 @@ from openinspect.protocol.diffs import RepositoryDiff
 from openinspect.protocol.events import AttachmentInfo
 from openinspect.sessions import attachments, lifecycle, log, prompts, questions, reading, turns
 from openinspect.sessions.lifecycle import TargetRequest
+from openinspect.sessions.log import SessionGone
 
 from .access import TheServices, person, require
 from .models import (
@@ -33,7 +32,7 @@ from .models import (
     SessionPage,
 )
 from .services import Services
-from .session_views import detail, prompt_view, summary
+from .session_views import detail, new_session, prompt_view, summary
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"])
 
@@ -54,7 +53,7 @@ async def list_sessions(
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     before: Annotated[str | None, Query(max_length=100)] = None,
 ) -> SessionPage:
-    async with services.engine.connect() as connection:
+    async with services.reader.connect() as connection:
         page = await reading.page(
             connection,
             status=status,
@@ -83,7 +82,7 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
                 repository = await lifecycle.find_repository(transaction, target.repository)
                 await _branch_exists(services, repository["id"], target.branch)
             targets.append(TargetRequest(target.repository, target.branch))
-        session_id, new = await lifecycle.create(
+        created = await lifecycle.create(
             transaction,
             owner,
             title=body.title,
@@ -92,10 +91,12 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
             effort=body.effort,
             client_request_id=body.client_request_id,
         )
-        if new and body.prompt is not None:
+        if created.id is None:
+            raise SessionGone  # made by the same request before, and deleted since
+        if created.row is not None and body.prompt is not None:
             await prompts.enqueue(
                 transaction,
-                session_id,
+                created.id,
                 owner,
                 services.settings,
                 text=body.prompt.text,
@@ -104,7 +105,9 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
                 attachment_ids=body.prompt.attachments,
                 client_request_id=body.prompt.client_request_id,
             )
-    return await _detail(services, session_id)
+    if created.row is None or body.prompt is not None:
+        return await _detail(services, created.id)
+    return new_session(created.row, owner, created.targets)
 
 
 async def _branch_exists(services: Services, repository_id: str, branch: str) -> None:
@@ -130,7 +133,7 @@ def _may_prompt(principal: Principal) -> None:
 
 
 async def _detail(services: Services, session_id: str) -> SessionDetail:
-    async with services.engine.connect() as connection:
+    async with services.reader.connect() as connection:
         rows = await reading.read_one(connection, session_id)
         shown = [*rows.unfinished, *([rows.last_finished] if rows.last_finished else [])]
         attached = await reading.attachments_of(connection, [row["id"] for row in shown])
@@ -210,20 +213,14 @@ async def add_prompt(
             attachment_ids=body.attachments,
             client_request_id=body.client_request_id,
         )
-        return await _prompt(transaction, session_id, prompt_id)
+    return await _prompt(services, session_id, prompt_id)
 
 
-async def _prompt(transaction: log.Transaction, session_id: str, prompt_id: str) -> PromptView:
-    connection = transaction.connection
-    row = await reading.prompt(connection, session_id, prompt_id)
-    session = (
-        (await connection.execute(select(sessions_table).where(sessions_table.c.id == session_id)))
-        .mappings()
-        .one()
-    )
-    return prompt_view(
-        row, session, (await reading.attachments_of(connection, [prompt_id])).get(prompt_id, [])
-    )
+async def _prompt(services: Services, session_id: str, prompt_id: str) -> PromptView:
+    async with services.reader.connect() as connection:
+        row = await reading.prompt(connection, session_id, prompt_id)
+        attached = await reading.attachments_of(connection, [prompt_id])
+    return prompt_view(row, row["session_model"], row["session_effort"], attached.get(prompt_id, []))
 
 
 @router.patch("/{session_id}/prompts/{prompt_id}")
@@ -232,7 +229,7 @@ async def change_prompt(
 ) -> PromptView:
     async with services.journal.transaction() as transaction:
         await prompts.edit(transaction, session_id, prompt_id, body.text, person(principal))
-        return await _prompt(transaction, session_id, prompt_id)
+    return await _prompt(services, session_id, prompt_id)
 
 
 @router.delete("/{session_id}/prompts/{prompt_id}", status_code=204)
@@ -248,7 +245,7 @@ async def retry_prompt(
 ) -> PromptView:
     async with services.journal.transaction() as transaction:
         new = await prompts.retry(transaction, session_id, prompt_id, person(principal), services.settings)
-        return await _prompt(transaction, session_id, new)
+    return await _prompt(services, session_id, new)
 
 
 @router.post("/{session_id}/stop", status_code=202)
@@ -289,7 +286,7 @@ async def upload_attachment(
 
 @router.get("/{session_id}/attachments/{attachment_id}")
 async def get_attachment(session_id: str, attachment_id: str, _: Reader, services: TheServices) -> Response:
-    async with services.engine.connect() as connection:
+    async with services.reader.connect() as connection:
         row = await attachments.find(connection, session_id, attachment_id)
     return Response(
         await services.blobs.get(row["blob_key"]),
@@ -310,7 +307,7 @@ async def get_events(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> Response:
     """A page of the log, always oldest first: the events after ``after``, or the newest before ``before`` (or of all)."""
-    async with services.engine.connect() as connection:
+    async with services.reader.connect() as connection:
         head = await log.head(connection, session_id)
         if after is not None:
             found = await log.read_after(connection, session_id, after, limit + 1)
@@ -331,7 +328,7 @@ async def get_events(
 @router.get("/{session_id}/diff")
 async def get_diff(session_id: str, _: Reader, services: TheServices) -> DiffView:
     """What the session's work trees differ by from the commits that it began from, as of its last turn."""
-    async with services.engine.connect() as connection:
+    async with services.reader.connect() as connection:
         await log.head(connection, session_id)
         rows = await reading.diffs_of(connection, session_id)
     return DiffView(

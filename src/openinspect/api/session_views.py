@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from sqlalchemy.engine import RowMapping
 
 from openinspect.protocol.events import AttachmentInfo, Person
@@ -19,15 +21,17 @@ from .models import (
 )
 
 
-def prompt_view(row: RowMapping, session: RowMapping, attached: list[RowMapping]) -> PromptView:
+def prompt_view(
+    row: RowMapping, session_model: str, session_effort: str | None, attached: Sequence[RowMapping]
+) -> PromptView:
     own = row["model"] or row["effort"]
     return PromptView(
         id=row["id"],
         position=row["position"],
         author=Person(id=row["author_id"], name=row["author_name"] or "Somebody"),
         text=row["text"],
-        model=row["model"] or session["model"],
-        effort=row["effort"] if own else session["effort"],
+        model=row["model"] or session_model,
+        effort=row["effort"] if own else session_effort,
         status=row["status"],
         attachments=[
             AttachmentInfo(id=a["id"], name=a["name"], media_type=a["media_type"], size=a["size"])
@@ -80,7 +84,10 @@ def detail(
         {
             **_common(rows),
             "head": rows.session["head"],
-            "prompts": [prompt_view(row, rows.session, attached.get(row["id"], [])) for row in prompts],
+            "prompts": [
+                prompt_view(row, rows.session["model"], rows.session["effort"], attached.get(row["id"], []))
+                for row in prompts
+            ],
             "sandbox": sandbox_view(rows.sandbox, connected=connected) if rows.sandbox else None,
             "open_parts": [OpenPart.model_validate(dict(part)) for part in parts],
         }
@@ -98,4 +105,27 @@ def sandbox_view(row: RowMapping, *, connected: bool) -> SandboxView:
         remedy=row["remedy"],
         created_at=row["created_at"],
         ready_at=row["ready_at"],
+    )
+
+
+def new_session(row: RowMapping, owner: Person, targets: Sequence[Mapping[str, object]]) -> SessionDetail:
+    """A session that was just created, without reading it back."""
+    return SessionDetail(
+        id=row["id"],
+        title=row["title"],
+        status=row["status"],
+        activity="idle",
+        owner=owner,
+        model=row["model"],
+        effort=row["effort"],
+        targets=[
+            TargetView.model_validate({**target, "repository": target["directory"], "base_sha": None})
+            for target in targets
+        ],
+        cost_usd=0,
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        head=1,
+        prompts=[],
+        sandbox=None,
     )

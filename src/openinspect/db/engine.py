@@ -8,6 +8,7 @@ Nothing here tries again by itself: a lost database is ``DatabaseUnavailable``, 
 from __future__ import annotations
 
 import contextlib
+import select
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import orjson
 import psycopg
 import sqlalchemy.exc
 from psycopg.conninfo import make_conninfo
+from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -70,17 +72,31 @@ def _as_conninfo(url: URL) -> str:
 
 def create_engine(database_url: str, *, pool_size: int = 12) -> AsyncEngine:
     """A pool of at most ``pool_size`` connections, made when they are needed; a dead one is replaced unseen."""
-    return create_async_engine(
+    engine = create_async_engine(
         parse_url(database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=_POOL_WAIT_SECONDS,
-        pool_pre_ping=True,
         pool_use_lifo=True,
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
         hide_parameters=True,  # prompts and secrets' ciphertexts stay out of error texts
     )
+    event.listen(engine.sync_engine, "checkout", _still_open)
+    return engine
+
+
+def for_reading(engine: AsyncEngine) -> AsyncEngine:
+    """The same pool, each statement by itself: for reads and single writes, which so need no round trips for BEGIN and COMMIT."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _still_open(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Replace a connection that the server has closed while it lay in the pool: such a one is readable. Costs no round trip, as a ping would."""
+    poll = select.poll()
+    poll.register(connection.driver_connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    if poll.poll(0):
+        raise sqlalchemy.exc.DisconnectionError
 
 
 @contextlib.asynccontextmanager

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import RowMapping
 
 from openinspect.db.tables import prompts, repositories, session_targets, sessions
@@ -36,6 +37,13 @@ class TargetRequest(NamedTuple):
     repository: str
     """Id or name."""
     branch: str | None
+
+
+class Created(NamedTuple):
+    id: str | None
+    row: RowMapping | None
+    """None: it is not new, this request id made it before."""
+    targets: list[dict[str, object]]
 
 
 def work_branch(session_id: str) -> str:
@@ -70,19 +78,15 @@ async def create(
     model: str,
     effort: str | None,
     client_request_id: str | None = None,
-) -> tuple[str, bool]:
-    """A new session: its id, and whether it is new (False: this request id made it before). Raises ``NotFound``, ``Invalid``."""
+) -> Created:
+    """A new session. Raises ``NotFound``, ``Invalid``."""
     connection = transaction.connection
     chosen = find(model)
     effort = check_effort(chosen, effort)
     if client_request_id is not None:
-        earlier = await connection.scalar(
-            select(sessions.c.id).where(
-                sessions.c.owner_id == owner.id, sessions.c.client_request_id == client_request_id
-            )
-        )
+        earlier = await _by_request(transaction, owner, client_request_id)
         if earlier is not None:
-            return earlier, False
+            return Created(earlier, None, [])
     session_id = new_id("ses")
     rows: list[dict[str, object]] = []
     names: dict[str, str] = {}
@@ -108,8 +112,9 @@ async def create(
                 "work_branch": work_branch(session_id),
             }
         )
-    await connection.execute(
-        insert(sessions).values(
+    added = await connection.execute(
+        insert(sessions)
+        .values(
             id=session_id,
             title=title,
             owner_id=owner.id,
@@ -117,7 +122,12 @@ async def create(
             effort=effort,
             client_request_id=client_request_id,
         )
+        .on_conflict_do_nothing()
+        .returning(sessions)
     )
+    row = added.mappings().one_or_none()
+    if row is None:  # the same request came twice at the same time, and the other was first
+        return Created(await _by_request(transaction, owner, client_request_id), None, [])
     if rows:
         await connection.execute(insert(session_targets), rows)
     await transaction.append(
@@ -138,7 +148,15 @@ async def create(
             ],
         ),
     )
-    return session_id, True
+    return Created(session_id, row, rows)
+
+
+async def _by_request(transaction: Transaction, owner: Person, client_request_id: str | None) -> str | None:
+    return await transaction.connection.scalar(
+        select(sessions.c.id).where(
+            sessions.c.owner_id == owner.id, sessions.c.client_request_id == client_request_id
+        )
+    )
 
 
 async def get_locked(transaction: Transaction, session_id: str) -> RowMapping:

@@ -62,12 +62,29 @@ async def enqueue(
             f"The prompt has {len(text):,} characters; {MAX_TEXT:,} is the most.",
             "Shorten it, or put the rest into a file of the repository.",
         )
+    unfinished = (
+        select(func.count())
+        .select_from(prompts)
+        .where(prompts.c.session_id == session_id, prompts.c.status.in_(("queued", "running")))
+        .scalar_subquery()
+    )
+    # the row is locked before it is counted: two prompts at the same time can't both be the last that fits
+    await connection.exec_driver_sql(
+        "SELECT 1 FROM sessions WHERE id = %(id)s FOR UPDATE", {"id": session_id}
+    )
     taken = await connection.execute(
         update(sessions)
         .where(sessions.c.id == session_id, sessions.c.status != "deleting")
-        .values(next_position=sessions.c.next_position + 1)
+        .values(
+            next_position=sessions.c.next_position + 1,
+            title=func.coalesce(sessions.c.title, title_from(text)),
+        )
         .returning(
-            sessions.c.status, sessions.c.next_position, sessions.c.title, sessions.c.model, sessions.c.effort
+            sessions.c.status,
+            sessions.c.next_position,
+            sessions.c.model,
+            sessions.c.effort,
+            unfinished.label("unfinished"),
         )
     )
     session = taken.one_or_none()
@@ -95,12 +112,8 @@ async def enqueue(
         raise Conflict(
             "session_archived", "This session is archived.", "Restore it first, then prompt again."
         )
-    waiting = await connection.scalar(
-        select(func.count())
-        .select_from(prompts)
-        .where(prompts.c.session_id == session_id, prompts.c.status.in_(("queued", "running")))
-    )
-    if (waiting or 0) >= settings.max_unfinished_prompts:
+    waiting = session.unfinished
+    if waiting >= settings.max_unfinished_prompts:
         raise TooMany(
             "queue_full",
             f"{waiting} prompts are unfinished already, which is the most.",
@@ -123,10 +136,6 @@ async def enqueue(
             retry_of=retry_of,
         )
     )
-    if session.title is None and text.strip():
-        await connection.execute(
-            update(sessions).where(sessions.c.id == session_id).values(title=title_from(text))
-        )
     await transaction.append(
         session_id,
         PromptQueued(
@@ -152,9 +161,11 @@ def _for_session(model: str | None, effort: str | None, session_model: str) -> t
     return None, None
 
 
-def title_from(text: str) -> str:
-    """The first line of a prompt, cut at a word to at most 80 characters."""
-    line = next((line.strip() for line in text.splitlines() if line.strip()), "Session")
+def title_from(text: str) -> str | None:
+    """The first line of a prompt, cut at a word to at most 80 characters; None when it has no words."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), None)
+    if line is None:
+        return None
     return line if len(line) <= 80 else line[:79].rsplit(" ", 1)[0] + "…"
 
 

@@ -237,9 +237,15 @@ def _group(found, key: str = "session_id") -> dict[str, list[RowMapping]]:
 
 
 async def prompt(connection: AsyncConnection, session_id: str, prompt_id: str) -> RowMapping:
-    """Columns of ``prompts`` and ``author_name``. Raises ``NotFound``."""
+    """Columns of ``prompts``, ``author_name``, and the session's ``session_model`` and ``session_effort``. Raises ``NotFound``."""
     found = await connection.execute(
-        select(prompts, users.c.name.label("author_name"))
+        select(
+            prompts,
+            users.c.name.label("author_name"),
+            sessions.c.model.label("session_model"),
+            sessions.c.effort.label("session_effort"),
+        )
+        .join(sessions, sessions.c.id == prompts.c.session_id)
         .outerjoin(users, users.c.id == prompts.c.author_id)
         .where(prompts.c.session_id == session_id, prompts.c.id == prompt_id)
     )

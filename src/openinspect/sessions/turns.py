@@ -27,7 +27,6 @@ from openinspect.db.tables import (
     sandboxes,
     session_targets,
     sessions,
-    users,
 )
 from openinspect.problems import Conflict
 from openinspect.protocol.commands import Configure, Identity, ModelChoice, RunPrompt, StopTurn, TargetSpec
@@ -53,27 +52,35 @@ COMMITTER = Identity(name="Open-Inspect", email="agent@open-inspect.invalid")
 AGENT = Person(id=None, name="Open-Inspect")
 
 
+_LOOK = """
+SELECT sessions.*, prompt.id AS prompt_id, prompt.status AS prompt_status, sandbox.id AS sandbox_id, sandbox.state AS sandbox_state
+FROM sessions
+LEFT JOIN LATERAL (
+    SELECT id, status FROM prompts WHERE session_id = sessions.id AND status IN ('queued', 'running')
+    ORDER BY status DESC, position LIMIT 1
+) AS prompt ON true
+LEFT JOIN LATERAL (
+    SELECT id, state FROM sandboxes WHERE session_id = sessions.id AND state IN ('requested', 'booting', 'ready', 'stopping')
+) AS sandbox ON true
+WHERE sessions.id = %(session)s AND sessions.status = 'active'
+"""
+
+
 async def advance(transaction: Transaction, session_id: str, settings: Settings) -> None:
     """Do the next thing for a session. Nothing to do, or a session that is gone or archived, is no error."""
     connection = transaction.connection
-    locked = await connection.execute(select(sessions).where(sessions.c.id == session_id).with_for_update())
-    session = locked.mappings().one_or_none()
-    if session is None or session["status"] != "active":
-        return
-    unfinished = await connection.execute(
-        select(prompts)
-        .where(prompts.c.session_id == session_id, prompts.c.status.in_(("queued", "running")))
-        .order_by(prompts.c.status.desc(), prompts.c.position)
-        .limit(1)
+    # locked first and looked at then: a statement sees what was committed when it began, not what it waited for
+    await connection.exec_driver_sql(
+        "SELECT 1 FROM sessions WHERE id = %(session)s FOR UPDATE", {"session": session_id}
     )
-    prompt = unfinished.mappings().one_or_none()
-    if prompt is None or prompt["status"] == "running":
+    found = await connection.exec_driver_sql(_LOOK, {"session": session_id})
+    session = found.mappings().one_or_none()
+    if session is None or session["prompt_status"] != "queued":
         return
-    sandbox = await live_sandbox(transaction, session_id)
-    if sandbox is None:
+    if session["sandbox_id"] is None:
         await request_sandbox(transaction, session, settings)
-    elif sandbox["state"] == "ready":
-        await _start(transaction, session, prompt, sandbox["id"], settings)
+    elif session["sandbox_state"] == "ready":
+        await _start(transaction, session, session["prompt_id"], session["sandbox_id"], settings)
 
 
 async def live_sandbox(transaction: Transaction, session_id: str) -> RowMapping | None:
@@ -127,34 +134,40 @@ async def request_sandbox(
     return sandbox_id
 
 
+_BEGIN = """
+WITH begun AS (
+    UPDATE prompts SET status = 'running', started_at = now(), sandbox_id = %(sandbox)s, deadline_at = now() + make_interval(secs => %(seconds)s)
+    WHERE id = %(prompt)s RETURNING *
+), busy AS (
+    UPDATE sandboxes SET idle_at = NULL WHERE id = %(sandbox)s
+)
+SELECT begun.*, users.name AS author_name, users.email AS author_email,
+    EXISTS (SELECT 1 FROM attachments WHERE prompt_id = begun.id) AS has_attachments
+FROM begun LEFT JOIN users ON users.id = begun.author_id
+"""
+
+
 async def _start(
-    transaction: Transaction, session: RowMapping, prompt: RowMapping, sandbox_id: str, settings: Settings
+    transaction: Transaction, session: RowMapping, prompt_id: str, sandbox_id: str, settings: Settings
 ) -> None:
     connection = transaction.connection
+    begun = await connection.exec_driver_sql(
+        _BEGIN, {"sandbox": sandbox_id, "prompt": prompt_id, "seconds": settings.turn_seconds}
+    )
+    prompt = begun.mappings().one()
     model, effort = (
         prompt["model"] or session["model"],
         prompt["effort"] if prompt["model"] or prompt["effort"] else session["effort"],
     )
     provider, _, model_id = model.partition("/")
-    author = (
-        await connection.execute(select(users.c.name, users.c.email).where(users.c.id == prompt["author_id"]))
-    ).one_or_none()
-    attached = await connection.execute(
-        select(attachments)
-        .where(attachments.c.prompt_id == prompt["id"])
-        .order_by(attachments.c.created_at, attachments.c.id)
-    )
-    await connection.execute(
-        update(prompts)
-        .where(prompts.c.id == prompt["id"])
-        .values(
-            status="running",
-            started_at=func.now(),
-            sandbox_id=sandbox_id,
-            deadline_at=datetime.now(UTC) + timedelta(seconds=settings.turn_seconds),
+    attached: list[RowMapping] = []
+    if prompt["has_attachments"]:
+        found = await connection.execute(
+            select(attachments)
+            .where(attachments.c.prompt_id == prompt_id)
+            .order_by(attachments.c.created_at, attachments.c.id)
         )
-    )
-    await connection.execute(update(sandboxes).where(sandboxes.c.id == sandbox_id).values(idle_at=None))
+        attached = list(found.mappings())
     text = prompt["text"]
     if prompt["retry_of"]:
         done = await already_done(transaction, prompt["session_id"], prompt["retry_of"])
@@ -165,10 +178,12 @@ async def _start(
             prompt_id=prompt["id"],
             text=text,
             model=ModelChoice(provider=provider, model=model_id, effort=effort),
-            author=Identity(name=author.name, email=author.email) if author else COMMITTER,
+            author=Identity(name=prompt["author_name"], email=prompt["author_email"])
+            if prompt["author_name"]
+            else COMMITTER,
             attachments=[
                 AttachmentInfo(id=row["id"], name=row["name"], media_type=row["media_type"], size=row["size"])
-                for row in attached.mappings()
+                for row in attached
             ],
             title=session["title"] or "Session",
         ),
