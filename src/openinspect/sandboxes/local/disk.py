@@ -117,7 +117,7 @@ def _check_owner(place: Path, plan: Plan) -> None:
         )
 
 
-def _run(*command: str) -> None:
+def _run(*command: str, fine: int = 0) -> None:
     done = subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
@@ -126,13 +126,12 @@ def _run(*command: str) -> None:
         timeout=_COMMAND_SECONDS,
         check=False,
     )
-    if done.returncode != 0:
+    if done.returncode > fine or done.returncode < 0:
         raise HostError(f"{command[0]} failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
 
 
 def _mount_image(place: Path, image: Path, plan: Plan, target: Path) -> None:
     size = (plan.bounds.disk_mib or 1024 * 1024) * 1024 * 1024
-    grown = False
     if not image.exists():
         fresh = place / (IMAGE + ".new")
         fresh.unlink(missing_ok=True)
@@ -148,8 +147,7 @@ def _mount_image(place: Path, image: Path, plan: Plan, target: Path) -> None:
             f"the disk {place.name} is still mounted by a box that ended", "Try again in a moment"
         )
     elif image.stat().st_size < size:
-        os.truncate(image, size)
-        grown = True
+        _grow(image, size)
     device = _attach(image)
     try:
         try:
@@ -158,14 +156,22 @@ def _mount_image(place: Path, image: Path, plan: Plan, target: Path) -> None:
             if error.errno not in (errno.EUCLEAN, errno.EBADMSG, errno.EIO):
                 raise
             # Its journal was not enough: let ext4's own tool mend it, once.
-            subprocess.run(
-                ["e2fsck", "-p", device.path], capture_output=True, env=_PATH, timeout=120, check=False
-            )
+            _mend(device.path)
             _mount_ext4(device, target)
-        if grown:
-            _run("resize2fs", device.path)
     finally:
         device.close()
+
+
+def _mend(place: str) -> None:
+    # Its exit codes up to 3 mean that all is well now.
+    _run("e2fsck", "-f", "-p", place, fine=3)
+
+
+def _grow(image: Path, size: int) -> None:
+    """While it is not mounted: doing it mounted takes a capability that root in a container may lack."""
+    os.truncate(image, size)
+    _mend(str(image))
+    _run("resize2fs", str(image))
 
 
 class _Loop:

@@ -26,7 +26,8 @@ PARTS = STAGE / "parts"
 OURS = "/opt/openinspect"
 _QUIET = kernel.ATTR_NOSUID | kernel.ATTR_NODEV
 _ROOT_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
+_READ_ONLY_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs")
+CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
 """Of the runtime, within the box's user namespace; the agent has none."""
 
 
@@ -159,9 +160,13 @@ def bubblewrap(plan: Plan, *, status: int, seccomp: int) -> list[str]:
     arguments = [plan.bwrap, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     arguments += ["--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", etc.HOSTNAME]
     arguments += ["--cap-drop", "ALL"]
-    for capability in _CAPABILITIES:
+    for capability in CAPABILITIES:
         arguments += ["--cap-add", capability]
     arguments += ["--bind", str(BOX), "/", "--proc", "/proc", "--dev", "/dev"]
     arguments += ["--bind", str(PARTS / "shm"), "/dev/shm", "--chdir", "/"]
+    for name in _READ_ONLY_PROC:
+        # The host's own are the same, but for pids, which none of these show.
+        if Path("/proc", name).exists():
+            arguments += ["--ro-bind", f"/proc/{name}", f"/proc/{name}"]
     arguments += ["--json-status-fd", str(status)]
     return [*arguments, "--seccomp", str(seccomp), "--", *plan.command]
