@@ -16,6 +16,7 @@ from openinspect.models.catalogue import find, small_model
 from openinspect.problems import SignInNeeded
 from openinspect.protocol.events import Pushed, PushRefused
 from openinspect.sessions.log import Journal
+from openinspect.sessions.pull_requests import Wanted, open_for_turn
 from openinspect.settings import Settings
 
 from .git import GitDenied, GitDoor, GitGrant, RepositoryGrant
@@ -23,6 +24,7 @@ from .git_policy import Refusal
 from .grants import SandboxGrant, authorise, bearer
 from .llm import LlmDoor
 from .llm_exchange import LlmGrant
+from .tools import PullRequestMade, PullRequestWanted, ToolsDoor
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,17 @@ class Doors:
         self.journal = journal
         self.forge = forge
         self.settings = settings
-        self.llm = LlmDoor(settings, authorise=self._authorise_llm, reserve=self._reserve, settle=self._settle)
+        self.llm = LlmDoor(
+            settings, authorise=self._authorise_llm, reserve=self._reserve, settle=self._settle
+        )
+        self.tools = ToolsDoor(authorise=self._authorise_tools, create_pull_request=self._create_pull_request)
         self.git = GitDoor(self._authorise_git, on_push=self._pushed, on_refused=self._refused)
 
     def mounts(self) -> list[BaseRoute]:
-        return [Mount("/git", self.git), Mount("/llm", self.llm)]
+        return [Mount("/git", self.git), Mount("/llm", self.llm), Mount("/tools", self.tools)]
 
     async def aclose(self) -> None:
+        await self.tools.aclose()
         await self.llm.aclose()
         await self.git.aclose()
 
@@ -90,6 +96,26 @@ class Doors:
         assert isinstance(grant, SessionGitGrant)
         async with self.journal.transaction() as transaction:
             await transaction.append(grant.session_id, *bodies, turn_id=grant.who.prompt_id)
+
+    # ── tools ─────────────────────────────────────────────────────────────────────────────────────
+    async def _authorise_tools(self, token: str) -> SandboxGrant:
+        return await authorise(self.journal.engine, token)
+
+    async def _create_pull_request(self, who: SandboxGrant, asked: PullRequestWanted) -> PullRequestMade:
+        assert who.prompt_id is not None  # the tools' door lets nobody in without
+        link = f"{self.settings.base_url}/sessions/{who.session_id}"
+        wanted = Wanted(asked.title, asked.body, asked.base, asked.draft, asked.repository)
+        opened = await open_for_turn(self.journal, self.forge, who.session_id, who.prompt_id, wanted, link)
+        return PullRequestMade(
+            number=opened.number,
+            url=f"{link}?pull-request={opened.id}",
+            created=opened.created,
+            repository=opened.repository,
+            title=opened.title,
+            head=opened.head,
+            base=opened.base,
+            draft=opened.draft,
+        )
 
     # ── models ────────────────────────────────────────────────────────────────────────────────────
     async def _authorise_llm(self, token: str) -> LlmGrant:
