@@ -398,9 +398,10 @@ async def test_a_client_killed_in_a_push_leaves_no_process_and_no_objects(tmp_pa
     assert door.pushed == []
 
 
-async def test_a_silent_client_and_a_crowd_are_bounded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bound", ["exchanges", "exchanges_per_session"])
+async def test_a_silent_client_and_a_crowd_are_bounded(tmp_path: Path, bound: str) -> None:
     origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
-    async with serving(Limits(idle_seconds=0.5, exchanges=1, queue_seconds=0.1)) as door:
+    async with serving(Limits(idle_seconds=2, queue_seconds=0.1, **{bound: 1})) as door:
         door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.split(":")[2].split("/")[0]))
         writer.write(b"POST /git/repo/git-receive-pack HTTP/1.1\r\nhost: x\r\ncontent-length: 10000\r\n\r\n0")
@@ -408,7 +409,7 @@ async def test_a_silent_client_and_a_crowd_are_bounded(tmp_path: Path) -> None:
         async with httpx2.AsyncClient() as client:
             answer = await client.get(f"{door.url}/repo/info/refs?service=git-upload-pack")
             assert answer.status_code == 503
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(10):
                 await reader.read()  # the silent one is cut off
             answer = await client.get(f"{door.url}/repo/info/refs?service=git-upload-pack")
             assert answer.status_code == 200

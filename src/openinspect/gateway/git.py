@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qs
@@ -59,7 +59,7 @@ class GitGrant:
 
 
 class GitDenied(Exception):
-    """Raised by ``authorise``: ``status`` 401 or 403, with a text for the person."""
+    """Raised by ``authorise`` (``status`` 401, 403, or 503 when it can't tell now), with a text for the person."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -75,6 +75,8 @@ class Limits:
     fetch_request_bytes: int = 16 * 1024**2
     exchanges: int = 32
     """How many may run at a time; more wait for ``queue_seconds``, then get 503."""
+    exchanges_per_session: int = 8
+    """The same for one session, so that none can keep the others out."""
     queue_seconds: float = 20
     told_seconds: float = 10
     """How long ``on_push`` and ``on_refused`` may take."""
@@ -105,6 +107,7 @@ class GitDoor:
         self._on_refused = on_refused
         self.limits = limits or Limits()
         self._slots = asyncio.Semaphore(self.limits.exchanges)
+        self._sessions: dict[str, _Session] = {}
         self._upstream = UpstreamService(self.limits.idle_seconds)
         self._local = LocalService(self.limits.idle_seconds)
         self._telling: set[asyncio.Task[None]] = set()
@@ -173,7 +176,7 @@ class GitDoor:
             service = _service(what)
         if service == "git-receive-pack" and not allowed.writable:
             raise GitDenied(403, f"This session may only read {directory!r}; it can't push there.")
-        async with self._slot():
+        async with self._slot(grant.session_id):
             backend = self._local if isinstance(allowed.backend, LocalGitBackend) else self._upstream
             version = _protocol_version(request.headers.get("git-protocol", ""))
             encoding = request.headers.get("content-encoding", "").strip().lower()
@@ -186,16 +189,24 @@ class GitDoor:
                 await self._push(exchange, grant, directory, allowed, encoding)
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
+    async def _slot(self, session_id: str) -> AsyncIterator[None]:
+        session = self._sessions.setdefault(session_id, _Session(self.limits.exchanges_per_session))
+        session.users += 1
         try:
-            async with asyncio.timeout(self.limits.queue_seconds):
-                await self._slots.acquire()
-        except TimeoutError as error:
-            raise BodyRefused(503, "Too many git commands run at once. Try again in a minute.") from error
-        try:
-            yield
+            async with AsyncExitStack() as held:
+                try:
+                    async with asyncio.timeout(self.limits.queue_seconds):
+                        await held.enter_async_context(session.slots)
+                        await held.enter_async_context(self._slots)
+                except TimeoutError as error:
+                    raise BodyRefused(
+                        503, "Too many git commands run at once. Try again in a minute."
+                    ) from error
+                yield
         finally:
-            self._slots.release()
+            session.users -= 1
+            if session.users == 0:
+                self._sessions.pop(session_id, None)
 
     async def _push(
         self, exchange: Exchange, grant: GitGrant, directory: str, allowed: RepositoryGrant, encoding: str
@@ -253,6 +264,14 @@ class GitDoor:
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
         await asyncio.shield(task)
+
+
+class _Session:
+    """The exchanges of one session that run or wait."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = asyncio.Semaphore(slots)
+        self.users = 0
 
 
 def _service(name: str) -> Service:
