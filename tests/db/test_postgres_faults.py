@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -223,3 +224,14 @@ async def test_watch_goes_on_trying_and_says_why(tmp_path: Path) -> None:
         (tmp_path / "aside").rename(control)
         assert await ask_until(url, "SELECT 1", 20) == 1
         assert server.problem is None or await ask_until(url, "SELECT 1", 5) == 1
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_a_root_that_may_not_mount_is_told_what_to_do(tmp_path: Path) -> None:
+    command = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]
+    command += [sys.executable, str(HERE / "run_server.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    seen = json.loads(done.stdout)
+    assert seen["error"] == "EmbeddedPostgresFailed"
+    assert "run the server as an ordinary user" in seen["text"]

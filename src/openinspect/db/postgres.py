@@ -141,8 +141,7 @@ class EmbeddedPostgres:
                 if self._stopping:
                     return
                 if self.pid is not None:
-                    with explained(self._folder.path):
-                        self._folder.bound_log()
+                    self._bound_log()
                     continue
                 log.warning("postgres died", exit_code=self._process.poll())
                 self._tell("restarting")
@@ -317,6 +316,12 @@ class EmbeddedPostgres:
         with contextlib.suppress(FileNotFoundError):
             return self._folder.log.stat().st_size
         return 0
+
+    def _bound_log(self) -> None:
+        try:
+            self._folder.bound_log()
+        except OSError as error:
+            log.warning("postgres.log could not be shortened", error=error.strerror)
 
     def _failure(self, what: str, mark: int, why: str | None = None) -> DatabaseError:
         """The error with the last words of the log since ``mark``."""
