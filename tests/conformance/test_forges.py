@@ -14,6 +14,7 @@ from openinspect.forges import errors
 from openinspect.forges.contract import (
     Forge,
     LocalGitBackend,
+    MergeMethod,
     NewPullRequest,
     Person,
     PullRequest,
@@ -173,7 +174,7 @@ async def test_the_diff_is_what_head_changed_since_it_left_base(world: World) ->
 
 
 @pytest.mark.parametrize("method", ["ff", "merge", "squash"])
-async def test_merging(world: World, method: str) -> None:
+async def test_merging(world: World, method: MergeMethod) -> None:
     start = world.upstream.head("main")
     world.upstream.commit_on(
         BRANCH, "Work", {"a.txt": LINES + "end\n"}, person=("Robin Other", "robin@example.com")
@@ -183,7 +184,7 @@ async def test_merging(world: World, method: str) -> None:
     assert (can.mergeable, can.methods, can.commits) == (True, ["ff", "merge", "squash"], 1)
     merged = await world.forge.merge(
         world.repository_id, opened.number, method=method, by=KIM, expected_head=opened.head_sha
-    )  # pyright: ignore[reportArgumentType]
+    )
     assert (merged.state, merged.merge_method) == ("merged", method)
     assert merged.merged_at is not None
     head = world.upstream.head("main")

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from openinspect.forges import errors
-from openinspect.forges.contract import NewPullRequest, Person, PullRequest
+from openinspect.forges.contract import MergeMethod, NewPullRequest, Person, PullRequest
 from openinspect.forges.local.forge import LocalForge
 from openinspect.testing.repositories import SampleRepository
 
@@ -22,9 +22,9 @@ class World:
         self.source = source
         self.opened = opened
 
-    async def merge(self, method: str = "merge") -> PullRequest:
+    async def merge(self, method: MergeMethod = "merge") -> PullRequest:
         number, repository = self.opened.number, self.opened.repository_id
-        return await self.forge.merge(repository, number, method=method, by=SAM)  # pyright: ignore[reportArgumentType]
+        return await self.forge.merge(repository, number, method=method, by=SAM)
 
     async def refused(self, word: str) -> None:
         """Merging is refused with ``word``, also by the button, and nothing at all has changed."""
@@ -56,7 +56,7 @@ async def world(engine: AsyncEngine, tmp_path: Path) -> World:
 
 
 @pytest.mark.parametrize("method", ["ff", "merge", "squash"])
-async def test_a_clean_work_tree_follows(world: World, method: str) -> None:
+async def test_a_clean_work_tree_follows(world: World, method: MergeMethod) -> None:
     (world.source.path / "notes.txt").write_text("untracked, and mine")
     await world.merge(method)
     here = world.source.path
