@@ -327,7 +327,7 @@ def check_models(settings: Settings) -> Finding:
     named = [name for name, key in keys.items() if key is not None and key.get_secret_value()]
     if named:
         return _ok("models", f"keys for {', '.join(named)}")
-    if settings.scripted_model_url:
+    if settings.scripted_model_url or settings.scripted_model:
         return _warning(
             "models",
             "only the scripted model answers",
