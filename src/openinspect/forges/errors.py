@@ -38,6 +38,12 @@ class RepositoryUnusable(ForgeError):
     code = "repository_unusable"
 
 
+class RepositoryInUse(ForgeError):
+    """Sessions refer to the repository, so it can't be removed."""
+
+    code = "repository_in_use"
+
+
 class CloneRefused(ForgeError):
     """The address can't be cloned: scheme not allowed, credentials inside, or too big."""
 

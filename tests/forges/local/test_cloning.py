@@ -8,11 +8,16 @@ import socket
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from openinspect.db.engine import transaction
+from openinspect.db.tables import session_targets, sessions
 from openinspect.forges import errors
+from openinspect.forges.contract import NewPullRequest, Person
 from openinspect.forges.local.cloning import PARTIAL, CloneLimits, CloneProgress
 from openinspect.forges.local.forge import LocalForge
+from openinspect.protocol.ids import new_id
 from openinspect.testing.repositories import SampleRepository
 
 pytestmark = pytest.mark.anyio
@@ -144,3 +149,38 @@ async def test_a_registered_folder_that_is_gone_is_said_so(forge: LocalForge, tm
     source.path.rename(tmp_path / "elsewhere")
     with pytest.raises(errors.RepositoryNotFound):
         await forge.list_branches(known.id)
+
+
+async def test_removing_deletes_our_copy_and_leaves_the_person_s_folder(
+    forge: LocalForge, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    source = SampleRepository.create(tmp_path / "source", {"a": "1"})
+    source.commit_on("openinspect/x", "Work", {"a": "2"})
+    before = source.git("for-each-ref")
+    sam = Person(name="Sam Sample", email="sam@example.com")
+    for where in (str(source.path), f"file://{source.path}"):
+        known = await forge.add(where)
+        new = NewPullRequest(
+            repository_id=known.id, head="openinspect/x", base="main", title="Work", author=sam
+        )
+        await forge.open_pull_request(new)
+        await forge.remove(known.id)
+        with pytest.raises(errors.RepositoryNotFound):
+            await forge.remove(known.id)
+    assert source.git("for-each-ref") == before
+    assert leftovers(forge) == []
+    known = await forge.add(str(source.path))
+    async with transaction(engine) as connection:
+        await connection.execute(insert(sessions).values(id=(session := new_id("ses")), model="x/y"))
+        await connection.execute(
+            insert(session_targets).values(
+                session_id=session,
+                position=0,
+                repository_id=known.id,
+                directory="repo",
+                base_branch="main",
+                work_branch="openinspect/y",
+            )
+        )
+    with pytest.raises(errors.RepositoryInUse):
+        await forge.remove(known.id)

@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ...db.engine import transaction
 from ...protocol.ids import new_id
 from ..contract import MAX_BRANCHES, Branch, LocalGitBackend, Repository
-from ..errors import EmptyRepository, InvalidRequest, RepositoryExists, RepositoryNotFound
+from ..errors import (
+    EmptyRepository,
+    ForgeError,
+    InvalidRequest,
+    RepositoryExists,
+    RepositoryInUse,
+    RepositoryNotFound,
+)
 from . import refs, rows
 from .addresses import clone_address, is_address, repository_name
 from .cloning import CloneLimits, OnProgress, clone, sweep
 from .git import Git
 from .place import locate
 from .pull_requests import PullRequests
+
+log = structlog.get_logger(__name__)
 
 
 class LocalForge(PullRequests):
@@ -105,6 +116,29 @@ class LocalForge(PullRequests):
             return await self._insert(
                 repository_id, name, wanted.name, str(target), wanted.url, default, created_by
             )
+
+    async def remove(self, repository_id: str) -> None:
+        """Forget it with its pull requests. A clone of ours is deleted; a person's folder stays as it is, without the refs that we kept there.
+
+        Raises ``RepositoryNotFound``, ``RepositoryInUse``.
+        """
+        repository = await self.known(repository_id)
+        try:
+            async with transaction(self.engine) as connection:
+                await rows.delete_repository(connection, repository_id)
+        except IntegrityError as error:
+            raise RepositoryInUse(
+                f"Sessions work on {repository.name}", "Delete those sessions first, then remove it."
+            ) from error
+        location = Path(repository.location)
+        if location.parent == self.repositories_dir:
+            await asyncio.to_thread(shutil.rmtree, location, ignore_errors=True)
+            return
+        try:
+            await refs.delete_own_refs(Git(await asyncio.to_thread(locate, location)))
+        except ForgeError as error:
+            # the folder is gone or locked: it is forgotten all the same, and the refs do no harm
+            log.warning("repository_refs_left", repository=repository.name, reason=error.reason)
 
     @asynccontextmanager
     async def _one_at_a_time(self, url: str) -> AsyncIterator[None]:

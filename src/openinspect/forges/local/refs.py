@@ -129,3 +129,9 @@ async def update_refs(git: Git, updates: Sequence[tuple[str, str, str | None]], 
         f"git could not write a branch: {result.stderr.strip()[:300]}",
         "Check the rights and the free space there.",
     )
+
+
+async def delete_own_refs(git: Git) -> None:
+    """Remove every ref that the system keeps for itself (``refs/openinspect/…``), and no branch."""
+    result = await git.run("for-each-ref", "--format=delete %(refname)", "refs/openinspect/")
+    await git.run("update-ref", "--stdin", stdin=result.stdout)

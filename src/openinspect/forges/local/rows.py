@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, func, insert, or_, select, update
+from sqlalchemy import Row, Select, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ...db.tables import pull_requests, repositories
@@ -95,6 +95,11 @@ async def set_default_branch(connection: AsyncConnection, repository_id: str, br
     await connection.execute(
         update(repositories).where(repositories.c.id == repository_id).values(default_branch=branch)
     )
+
+
+async def delete_repository(connection: AsyncConnection, repository_id: str) -> None:
+    """With its pull requests. Raises ``IntegrityError`` while a session refers to it."""
+    await connection.execute(delete(repositories).where(repositories.c.id == repository_id))
 
 
 def _pull_requests() -> Select[Any]:
