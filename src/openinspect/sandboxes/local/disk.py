@@ -169,9 +169,9 @@ def _mend(place: str) -> None:
 
 def _grow(image: Path, size: int) -> None:
     """While it is not mounted: doing it mounted takes a capability that root in a container may lack."""
-    os.truncate(image, size)
     _mend(str(image))
-    _run("resize2fs", str(image))
+    # It lengthens the file itself, so that one of full length is always a file system of full length.
+    _run("resize2fs", str(image), f"{size // 1024}K")
 
 
 class _Loop:

@@ -88,10 +88,10 @@ def remove(folder: Path) -> None:
 
 def own_ranges() -> tuple[Range | None, Range | None]:
     """This user's subordinate user and group ids."""
-    return _subordinate(Path("/etc/subuid")), _subordinate(Path("/etc/subgid"))
+    return subordinate(Path("/etc/subuid")), subordinate(Path("/etc/subgid"))
 
 
-def _subordinate(file: Path) -> Range | None:
+def subordinate(file: Path) -> Range | None:
     """This user's longest range in one of the two files."""
     names = {str(os.getuid())}
     with contextlib.suppress(KeyError):
