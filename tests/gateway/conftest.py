@@ -2,6 +2,7 @@
 
 ``serve_app(app)``                 an ASGI app on a port of the loopback; an async context manager that gives its address
 ``serve_llm(settings, limits)``    the models' door, with a real database behind it and grants by token; gives a ``Served``
+``serve_llm_on(engine, …)``        the same, for fixtures that last longer than a test
 """
 
 from __future__ import annotations
@@ -136,9 +137,14 @@ async def served(
             await one.door.aclose()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve_app() -> Callable[[ASGIApp], AbstractAsyncContextManager[str]]:
     return on_a_port
+
+
+@pytest.fixture(scope="session")
+def serve_llm_on() -> Callable[..., AbstractAsyncContextManager[Served]]:
+    return served
 
 
 @pytest.fixture

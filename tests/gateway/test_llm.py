@@ -26,10 +26,16 @@ Served = Any  # of conftest.py
 KEY = "sk-real-0123456789abcdef"
 
 
-@pytest.fixture
-def model() -> Iterator[ScriptedModel]:
-    with ScriptedModel("playground") as running:
+@pytest.fixture(scope="module")
+def _running() -> Iterator[ScriptedModel]:
+    with ScriptedModel() as running:
         yield running
+
+
+@pytest.fixture
+def model(_running: ScriptedModel) -> ScriptedModel:
+    _running.play("playground")
+    return _running
 
 
 @pytest.fixture(autouse=True)
