@@ -40,6 +40,8 @@ class AgentConfig(Message):
     small_model: str
     instructions: str = ""
     """Added to the agent's system prompt."""
+    question_seconds: int = 1800
+    """How long the agent waits for a person's answer before it goes on without one."""
     tools_path: str | None = "/tools/mcp"
     """MCP server at the door."""
 
@@ -51,6 +53,8 @@ class Paths(Message):
     home: str = "/home/agent"
     state: str = "/var/lib/openinspect"
     """The runtime's own reserved space (spool, turn state), outside the agent's quota and not readable by it."""
+    shared: str = "/run/openinspect-agent"
+    """The agent's configuration: written by the runtime, read-only for the agent. Made by the runtime."""
     toolbox: str = "/opt/openinspect/toolbox"
     git_config: str = "/etc/gitconfig"
     """System-wide git configuration, written by the runtime, read-only for the agent."""

@@ -1,0 +1,5 @@
+"""``python -m openinspect.runtime [CONFIG]``"""
+
+from openinspect.runtime.supervisor import main
+
+main()

@@ -1,0 +1,178 @@
+"""What the work has come to: new commits, and the difference from the base. Looked at after tools and before a turn is called over.
+
+Each commit is told once, each difference when it is another one; the patches are put at the door before the event tells of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from openinspect.protocol.events import Committed, DiffChanged, SandboxEvent, Warned
+
+from .diffs import DiffFailed, repository_diff
+from .door import DoorClient, DoorError
+from .git import EMPTY_TREE, Git
+from .outbox import Outbox, write_whole
+from .report import TurnReport
+from .repositories import Checkout
+from .wording import line
+
+PAUSE_SECONDS = 1.0
+MOST_COMMITS = 100
+_FORMAT = "%H%x00%s%x00%an <%ae>"
+
+Say = Callable[[SandboxEvent, str | None], Awaitable[None]]
+
+
+@dataclass
+class _Known:
+    head: str | None = None
+    diff: str | None = None
+
+
+class Changes:
+    def __init__(self, git: Git, door: DoorClient, outbox: Outbox, state: Path) -> None:
+        self._git = git
+        self._door = door
+        self._outbox = outbox
+        self._path = state / "changes.json"
+        self._checkouts: list[Checkout] = []
+        self._known: dict[str, _Known] = {}
+        self._lock = asyncio.Lock()
+        self._looking: asyncio.Task[None] | None = None
+        if self._path.exists():
+            self._known = {
+                name: _Known(**value) for name, value in orjson.loads(self._path.read_bytes()).items()
+            }
+
+    def watch(self, checkouts: list[Checkout]) -> None:
+        self._checkouts = checkouts
+
+    def notice(self, report: TurnReport) -> None:
+        """A tool has finished: look soon, but not for every tool."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_soon(report))
+
+    async def _look_soon(self, report: TurnReport) -> None:
+        await asyncio.sleep(PAUSE_SECONDS)
+        await self.settle(report)
+
+    async def settle(self, report: TurnReport) -> None:
+        """Look, and tell it as part of the turn."""
+        await self._look(lambda event, key: report.event(event, key))
+
+    async def refresh(self) -> None:
+        """Look, and tell it as part of no turn; also a difference that was told before."""
+        for known in self._known.values():
+            known.diff = None
+
+        async def say(event: SandboxEvent, _key: str | None) -> None:
+            await self._outbox.emit(event)
+
+        await self._look(say)
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look(self, say: Say) -> None:
+        async with self._lock:
+            for checkout in self._checkouts:
+                known = self._known.setdefault(checkout.target.directory, _Known())
+                try:
+                    await self._commits(checkout, known, say)
+                    await self._diff(checkout, known, say)
+                except DiffFailed as failed:
+                    await say(
+                        Warned(
+                            scope="diff",
+                            message=line(
+                                f"The difference of {checkout.target.directory} can't be told now: {failed}."
+                            ),
+                        ),
+                        None,
+                    )
+                except DoorError:
+                    # The next look tries again.
+                    known.diff = None
+                except OSError as error:
+                    await say(
+                        Warned(
+                            scope="diff",
+                            message=line(
+                                f"{checkout.target.directory} can't be looked at: {error.strerror}."
+                            ),
+                            remedy="If its folder was moved away, bring it back.",
+                        ),
+                        None,
+                    )
+
+    async def _commits(self, checkout: Checkout, known: _Known, say: Say) -> None:
+        head = await self._git.line(checkout.folder, "rev-parse", "-q", "--verify", "HEAD^{commit}")
+        if head is None or head == known.head:
+            return
+        without = [f"^refs/remotes/origin/{checkout.target.base_branch}"]
+        for sha in (known.head, checkout.base_sha):
+            if sha is not None and sha != EMPTY_TREE:
+                without.append(f"^{sha}")
+        listed = await self._git.look(
+            checkout.folder,
+            *(
+                "rev-list",
+                "--reverse",
+                "--ignore-missing",
+                f"--max-count={MOST_COMMITS}",
+                "--no-commit-header",
+                f"--format={_FORMAT}",
+            ),
+            *("HEAD", *(without if checkout.base_sha != EMPTY_TREE else without[1:]), "--"),
+        )
+        if listed.code == 0:
+            for entry in listed.stdout.decode(errors="replace").splitlines():
+                sha, _, rest = entry.partition("\0")
+                subject, _, author = rest.partition("\0")
+                if len(sha) in (40, 64):
+                    await say(
+                        Committed(
+                            directory=checkout.target.directory,
+                            sha=sha,
+                            subject=line(subject),
+                            author=line(author),
+                        ),
+                        f"commit/{sha}",
+                    )
+            known.head = head
+            self._keep()
+
+    async def _diff(self, checkout: Checkout, known: _Known, say: Say) -> None:
+        diff = await repository_diff(self._git, checkout.folder, checkout.target.directory, checkout.base_sha)
+        digest = hashlib.sha256(diff.model_dump_json(exclude={"head_sha"}).encode()).hexdigest()
+        if digest == known.diff or (known.diff is None and not diff.files):
+            return
+        await self._door.put_diff(diff)
+        await say(
+            DiffChanged(
+                directory=diff.directory,
+                files=len(diff.files) + diff.more_files,
+                additions=diff.additions,
+                deletions=diff.deletions,
+            ),
+            None,
+        )
+        known.diff = digest
+        self._keep()
+
+    def _keep(self) -> None:
+        write_whole(
+            self._path,
+            orjson.dumps(
+                {name: {"head": each.head, "diff": each.diff} for name, each in self._known.items()}
+            ),
+        )

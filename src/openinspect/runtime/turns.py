@@ -1,0 +1,227 @@
+"""Turns: one prompt after the other, each to exactly one ``turn.ended``.
+
+    waiting → (agent ready) → running → ended completed | failed | stopped
+                 ▲               │ the agent's process died: ``turn.resumed``, the next attempt, at most 2 times
+                 └───────────────┘
+
+Stop: the agent is asked; after 2 s what the turn started is killed, after 3.4 s the agent itself; the turn has ended within 5 s, whatever
+happens. A stopped turn leaves nothing running that it started. A waiting prompt that is stopped ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from openinspect.protocol.commands import Identity, RunPrompt
+from openinspect.protocol.events import TurnEnded, TurnResumed, Warned
+
+from .agents.contract import AgentDied, Turn, TurnCutOff, TurnResult
+from .door import DoorClient, DoorError
+from .keeper import Keeper
+from .outbox import Outbox
+from .processes import Census, kill_since
+from .report import Journal, TurnReport
+from .wording import line
+
+MOST_ATTEMPTS = 2
+"""How often a turn goes on after the agent died."""
+ASK_SECONDS = 2.0
+KILL_SECONDS = 0.7
+AGENT_SECONDS = 3.4
+END_SECONDS = 3.9
+SETTLE_SECONDS = 10.0
+"""For what is looked at after a turn: commits and differences."""
+
+
+class Turns:
+    def __init__(
+        self,
+        outbox: Outbox,
+        keeper: Keeper,
+        door: DoorClient,
+        state: Path,
+        *,
+        own_processes: Callable[[], list[int]],
+        sign_as: Callable[[Identity], None],
+        settle: Callable[[TurnReport], Awaitable[None]],
+        tool_finished: Callable[[TurnReport], None],
+    ) -> None:
+        """``sign_as``: whose commits they are from now on. ``settle``: look at commits and differences, before the turn is called over;
+        ``tool_finished``: something may have changed."""
+        self._outbox = outbox
+        self._keeper = keeper
+        self._door = door
+        self._own_processes = own_processes
+        self._sign_as = sign_as
+        self._settle = settle
+        self._tool_finished = tool_finished
+        self._opened = asyncio.Event()
+        self._in_agent = False
+        self._memory = state / "memory"
+        self._journal = Journal(state / "turn.log", outbox.last)
+        self._queue: asyncio.Queue[tuple[RunPrompt, Callable[[], None]]] = asyncio.Queue()
+        self._stopping: set[str] = set()
+        self._ended: set[str] = set()
+        self._running: tuple[str, asyncio.Task[TurnResult]] | None = None
+        self._before: frozenset[tuple[int, int]] = frozenset()
+        self._stops: set[asyncio.Task[None]] = set()
+
+    @property
+    def memory(self) -> str | None:
+        """The agent's name of its memory, as the last turn left it."""
+        return self._memory.read_text() if self._memory.exists() else None
+
+    def open(self) -> None:
+        """The workspace is ready: prompts may run."""
+        self._opened.set()
+
+    def submit(self, prompt: RunPrompt, done: Callable[[], None]) -> None:
+        self._queue.put_nowait((prompt, done))
+
+    def stop(self, prompt_id: str, done: Callable[[], None]) -> None:
+        if prompt_id in self._ended:
+            done()
+            return
+        self._stopping.add(prompt_id)
+        task = asyncio.create_task(self._end(prompt_id, done))
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
+
+    async def run(self) -> None:
+        while True:
+            prompt, done = await self._queue.get()
+            await self._run_one(prompt)
+            done()
+
+    async def _run_one(self, prompt: RunPrompt) -> None:
+        turn_id = prompt.prompt_id
+        if turn_id in self._ended:
+            return
+        again = self._journal.begin(turn_id)
+        report = TurnReport(self._outbox, self._journal, turn_id, self._memory, self._tool_finished)
+        if report.known("ended"):
+            self._ended.add(turn_id)
+            return
+        self._outbox.tell(agent="busy", running=turn_id)
+        result = TurnResult("stopped")
+        if turn_id not in self._stopping:
+            self._before = Census(self._own_processes()).names()
+            task = asyncio.create_task(self._attempts(prompt, report, again))
+            self._running = (turn_id, task)
+            try:
+                result = await task
+            except asyncio.CancelledError:
+                if turn_id not in self._stopping:
+                    raise
+            except Exception as error:
+                # A defect of ours, or of the agent's API: the turn ends, the runtime goes on.
+                result = TurnResult(
+                    "failed",
+                    line(f"The runtime failed: {type(error).__name__}: {error}", 600),
+                    "Retry; if it happens again, report it.",
+                )
+            finally:
+                self._running = None
+                task.cancel()
+        if turn_id in self._stopping:
+            result = TurnResult("stopped")
+            await self._kill_rest()
+        elif result.outcome == "stopped":
+            result = TurnResult(
+                "failed", "The agent's work was cut off.", "Retry; what is already done is kept."
+            )
+        await report.close_open("The turn ended before this was finished.")
+        await self._look_after(report, stopped=result.outcome == "stopped")
+        await report.event(
+            TurnEnded(outcome=result.outcome, reason=line(result.reason), remedy=line(result.remedy)),
+            key="ended",
+        )
+        self._ended.add(turn_id)
+        self._stopping.discard(turn_id)
+        self._outbox.tell(agent=None if self._keeper.agent.group is None else "idle", running=None)
+
+    async def _look_after(self, report: TurnReport, *, stopped: bool) -> None:
+        try:
+            # A stopped turn has 5 s in all: what takes longer is looked at with the next turn.
+            async with asyncio.timeout(0.4 if stopped else SETTLE_SECONDS):
+                await self._settle(report)
+        except TimeoutError:
+            return
+        except Exception as error:
+            await report.event(
+                Warned(
+                    scope="diff", message=line(f"What changed can't be told: {type(error).__name__}: {error}")
+                )
+            )
+
+    async def _attempts(self, prompt: RunPrompt, report: TurnReport, again: bool) -> TurnResult:
+        self._sign_as(prompt.author)
+        try:
+            files = await self._door.attachments(prompt)
+        except DoorError as error:
+            return TurnResult("failed", f"An attachment could not be fetched: {error}.", "Retry.")
+        maybe_sent = again
+        await self._opened.wait()
+        while True:
+            attempt = self._journal.attempt
+            await self._keeper.ready()
+            self._outbox.tell(agent="busy")
+            self._in_agent = True
+            try:
+                return await self._keeper.agent.turn(Turn(prompt, attempt, maybe_sent, files), report)
+            except (AgentDied, TurnCutOff) as error:
+                if prompt.prompt_id in self._stopping:
+                    return TurnResult("stopped")
+                if attempt >= MOST_ATTEMPTS:
+                    return TurnResult(
+                        "failed",
+                        line(f"The agent ended {attempt + 1} times during this turn: {error}."),
+                        "Retry; what is already done is kept. If the work needs much memory, ask for it in smaller pieces.",
+                    )
+                self._journal.next_attempt()
+                maybe_sent = True
+                await report.event(
+                    TurnResumed(
+                        reason=line(
+                            f"The agent ended in the middle of the turn ({error}); it goes on from where it was."
+                        )
+                    )
+                )
+            finally:
+                self._in_agent = False
+
+    # ── stopping ──────────────────────────────────────────────────────────────────────────────────
+    async def _end(self, prompt_id: str, done: Callable[[], None]) -> None:
+        if self._running is not None and self._running[0] == prompt_id:
+            task = self._running[1]
+            if self._in_agent:
+                await self._end_in_agent(task)
+            task.cancel()
+        done()
+
+    async def _end_in_agent(self, task: asyncio.Task[TurnResult]) -> None:
+        began = time.monotonic()
+
+        async def until(seconds: float) -> None:
+            await asyncio.wait({task}, timeout=max(0.0, began + seconds - time.monotonic()))
+
+        asking = asyncio.create_task(self._keeper.agent.interrupt())
+        await until(ASK_SECONDS)
+        asking.cancel()
+        if not task.done():
+            await self._kill_rest()
+            await until(AGENT_SECONDS)
+        if not task.done():
+            await self._keeper.restart("It did not stop when it was asked to, and was ended.")
+            await until(END_SECONDS)
+
+    async def _kill_rest(self) -> None:
+        """What the turn started, but for the agent's own server and what it needs."""
+        gone = await kill_since(self._before, self._keeper.agent.group, self._own_processes(), KILL_SECONDS)
+        if not gone:
+            await self._outbox.emit(
+                Warned(scope="processes", message="Something that the turn started could not be ended.")
+            )
