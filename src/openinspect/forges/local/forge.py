@@ -46,7 +46,7 @@ class LocalForge(PullRequests):
     def __init__(
         self, engine: AsyncEngine, data_dir: Path, *, clone_limits: CloneLimits | None = None
     ) -> None:
-        super().__init__(engine)
+        super().__init__(engine, data_dir / "repository-locks")
         self.repositories_dir = data_dir / "repositories"
         self._clone_limits = clone_limits or CloneLimits()
         self._cloning: dict[str, asyncio.Lock] = {}
@@ -130,6 +130,7 @@ class LocalForge(PullRequests):
             raise RepositoryInUse(
                 f"Sessions work on {repository.name}", "Delete those sessions first, then remove it."
             ) from error
+        self.lock_file(repository_id).unlink(missing_ok=True)
         location = Path(repository.location)
         if location.parent == self.repositories_dir:
             await asyncio.to_thread(shutil.rmtree, location, ignore_errors=True)

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ...db.engine import transaction
 from ...protocol.diffs import RepositoryDiff
 from ..contract import (
+    CALL_SECONDS,
     MAX_PULL_REQUESTS,
     Mergeability,
     MergeMethod,
@@ -43,6 +44,7 @@ from ..errors import (
 from . import merging, refs, rows, worktrees
 from .diffs import diff
 from .git import Git
+from .locks import exclusive
 from .merging import Sides
 from .place import locate
 
@@ -52,8 +54,13 @@ _ATTEMPTS = 4
 class PullRequests:
     """The half of ``LocalForge`` that is about pull requests."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, locks_dir: Path) -> None:
         self.engine = engine
+        self._locks_dir = locks_dir
+
+    def lock_file(self, repository_id: str) -> Path:
+        """Whoever merges in the repository holds its lock."""
+        return self._locks_dir / f"{repository_id}.lock"
 
     async def known(self, repository_id: str) -> Repository:
         async with transaction(self.engine) as connection:
@@ -198,6 +205,13 @@ class PullRequests:
         by: Person,
         expected_head: str | None = None,
     ) -> PullRequest:
+        await self.known(repository_id)
+        async with exclusive(self.lock_file(repository_id), seconds=CALL_SECONDS):
+            return await self._merge(repository_id, number, method, by, expected_head)
+
+    async def _merge(
+        self, repository_id: str, number: int, method: MergeMethod, by: Person, expected_head: str | None
+    ) -> PullRequest:
         git, _ = await self.git(repository_id)
         base = ""
         for _ in range(_ATTEMPTS):
@@ -277,7 +291,8 @@ class PullRequests:
             "head_sha": sides.head,
             "base_sha": sides.merge_base,
         }
-        await self._set(present, values)
+        # who merges knows more than a reader that found git's mark a moment before
+        await self._set(present, values, states=("open", "merged") if by else ("open",))
         return await self._row(present.repository_id, present.number)
 
     async def _follow(self, git: Git, present: PullRequest) -> PullRequest:
