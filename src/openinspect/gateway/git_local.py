@@ -14,7 +14,17 @@ from dulwich.protocol import pkt_line
 
 from ..forges.contract import COMMITTER, GitBackend, LocalGitBackend
 from ..forges.errors import ForgeUnavailable
-from ..forges.local.git import SHOWN_REFS, Git, GitCommand, identity, last_line, redact, running, tail
+from ..forges.local.git import (
+    NOT_READING,
+    SHOWN_REFS,
+    Git,
+    GitCommand,
+    identity,
+    last_line,
+    redact,
+    running,
+    tail,
+)
 from ..forges.local.place import locate
 from .git_exchange import ClientGone, Exchange
 from .git_policy import PushRequest
@@ -118,7 +128,7 @@ class LocalService:
                 process.stdin.write(piece)
                 async with asyncio.timeout(self._idle_seconds):
                     await process.stdin.drain()
-            except (BrokenPipeError, ConnectionResetError):
+            except NOT_READING:
                 return False
             return True
 
@@ -195,7 +205,7 @@ async def _rest_of(exchange: Exchange) -> None:
 
 async def _feed_all(process: asyncio.subprocess.Process, body: bytes) -> None:
     assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+    with contextlib.suppress(*NOT_READING):
         process.stdin.write(body)
         await process.stdin.drain()
     process.stdin.close()

@@ -79,6 +79,7 @@ def encode_body(body: BaseModel) -> bytes:
     return orjson.dumps(_without_nul(orjson.loads(encoded))) if rb"\u0000" in encoded else encoded
 
 
+# the arrays go in binary (%b): as text each quotation mark of the JSON would have to be escaped
 _APPEND = """
 WITH taken AS (
     UPDATE sessions SET head = head + %(count)s, updated_at = now()
@@ -86,7 +87,7 @@ WITH taken AS (
 ), added AS (
     INSERT INTO events (session_id, seq, kind, turn_id, body, at)
     SELECT %(session)s, taken.base + new.place, new.kind, new.turn_id, new.body::jsonb, %(at)s
-    FROM taken, unnest(%(kinds)s::text[], %(turns)s::text[], %(bodies)s::text[]) WITH ORDINALITY AS new (kind, turn_id, body, place)
+    FROM taken, unnest(%(kinds)b::text[], %(turns)b::text[], %(bodies)b::text[]) WITH ORDINALITY AS new (kind, turn_id, body, place)
 )
 SELECT base FROM taken
 """

@@ -260,15 +260,18 @@ async def finish(
     return GitResult(code, out, stderr)
 
 
+NOT_READING = (BrokenPipeError, ConnectionResetError, RuntimeError)
+"""What writing to a process that has ended raises; the last one is uvloop's."""
+
+
 async def _communicate(process: asyncio.subprocess.Process, data: bytes) -> tuple[bytes, bytes]:
     assert process.stdin and process.stdout and process.stderr
 
     async def feed(writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # it may end without reading everything
-            writer.write(data)
-            await writer.drain()
+        if data:
+            with contextlib.suppress(*NOT_READING):  # it may end without reading everything
+                writer.write(data)
+                await writer.drain()
         writer.close()
 
     # gather and not a task group: the first error comes out as itself, and killing the process then ends the others
