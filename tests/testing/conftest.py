@@ -39,16 +39,16 @@ def opencode() -> Path:
 
 
 @pytest.fixture(scope="session")
-def _running() -> Iterator[ScriptedModel]:
+def running_model() -> Iterator[ScriptedModel]:
     with ScriptedModel() as running:
         yield running
 
 
 @pytest.fixture
-def model(_running: ScriptedModel) -> ScriptedModel:
+def model(running_model: ScriptedModel) -> ScriptedModel:
     """The playground, as fast as it goes, with nothing recorded yet."""
-    _running.play("playground")
-    return _running
+    running_model.play("playground")
+    return running_model
 
 
 @pytest.fixture
