@@ -7,7 +7,8 @@ import gzip
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -449,12 +450,18 @@ async def test_a_push_and_a_clone_of_50_mb_need_little_memory(tmp_path: Path) ->
         await asyncio.wait_for(process.wait(), 10)
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that other users can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can serve a repository of another user as that user")
-async def test_a_repository_of_another_user_stays_that_user_s(tmp_path: Path) -> None:
-    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_mode & 0o001 == 0 and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o011)
+async def test_a_repository_of_another_user_stays_that_user_s(open_path: Path, tmp_path: Path) -> None:
+    origin = SampleRepository.create(open_path / "origin", {"a": "1"})
     origin.give_to(65534, 65534)
     async with serving() as door:
         door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)

@@ -15,6 +15,7 @@ class ForgeError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, reason: str, remedy: str = "") -> None:
+        reason = reason.rstrip(".")
         super().__init__(f"{reason}. {remedy}" if remedy else reason)
         self.reason = reason
         self.remedy = remedy

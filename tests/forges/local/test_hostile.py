@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -217,21 +219,23 @@ async def test_the_environment_of_the_server_does_not_reach_git(
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
 
 
-def reachable(folder: Path) -> None:
-    for one in (folder, *folder.parents):
-        if one.stat().st_mode & 0o001 == 0 and one != Path("/"):
-            one.chmod(one.stat().st_mode | 0o011)
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that other users can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
 
 
 @needs_root
 @pytest.mark.parametrize("bare", [True, False])
 async def test_another_user_s_repository_is_worked_on_as_that_user(
-    engine: AsyncEngine, tmp_path: Path, bare: bool
+    engine: AsyncEngine, tmp_path: Path, open_path: Path, bare: bool
 ) -> None:
-    reachable(tmp_path)
-    repository = sample(tmp_path / "work")
+    repository = sample(open_path / "work")
     if bare:
-        repository = repository.bare_copy(tmp_path / "bare.git")
+        repository = repository.bare_copy(open_path / "bare.git")
     repository.give_to(65534, 65534)
     forge = LocalForge(engine, tmp_path / "data")
     known = await forge.add(str(repository.path))
@@ -243,9 +247,8 @@ async def test_another_user_s_repository_is_worked_on_as_that_user(
 
 
 @needs_root
-async def test_git_of_another_user_has_none_of_root_s_rights(tmp_path: Path) -> None:
-    reachable(tmp_path)
-    repository = sample(tmp_path / "work")
+async def test_git_of_another_user_has_none_of_root_s_rights(open_path: Path) -> None:
+    repository = sample(open_path / "work")
     repository.give_to(65534, 65534)
     place = locate(repository.path)
     assert place.run_as is not None and place.run_as.uid == 65534

@@ -146,3 +146,11 @@ async def test_a_locked_branch_is_said_so_and_the_files_go_back(world: World) ->
     assert world.source.git("status", "--porcelain") == ""
     assert (world.source.path / "a.txt").read_text() == "1\n"
     assert (await world.merge()).state == "merged"
+
+
+async def test_a_git_command_of_the_person_in_the_same_moment_is_named(world: World) -> None:
+    lock = world.source.path / ".git" / "index.lock"
+    lock.touch()
+    await world.refused("Another git command")
+    lock.unlink()
+    assert (await world.merge()).state == "merged"

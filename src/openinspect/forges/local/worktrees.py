@@ -110,11 +110,16 @@ async def move_back(git: Git, trees: list[CheckedOut], old: str, new: str) -> No
 
 
 async def _move(git: Git, tree: CheckedOut, old: str, new: str) -> None:
-    await _run(git, tree, "update-index", "-q", "--refresh", "--ignore-submodules", ok=(0, 1))
+    await _run(git, tree, "update-index", "-q", "--refresh", "--ignore-submodules", ok=(0, 1, 128))
     result = await _run(
         git, tree, "read-tree", "-m", "-u", "--no-recurse-submodules", old, new, ok=(0, 1, 128)
     )
     if result.returncode != 0:
+        if "index.lock" in result.stderr:
+            raise NotMergeable(
+                f"Another git command is running in the work tree {tree.path}",
+                "Wait for it, then merge again. If none is running, remove the file .git/index.lock there.",
+            )
         lines = [line for line in result.stderr.splitlines() if line.strip()]
         raise NotMergeable(
             f"The work tree {tree.path} can't follow the merge: {lines[0][:300] if lines else 'git refused'}",
