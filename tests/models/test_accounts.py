@@ -49,9 +49,13 @@ def a_call(session_id: str, prompt_id: str | None, budget: str | None = None, **
     )
 
 
-def an_answer(input_tokens: int = 10_000, output_tokens: int = 2_000) -> CallOutcome:
+def an_answer(call: Reservation, input_tokens: int = 10_000, output_tokens: int = 2_000) -> CallOutcome:
     return CallOutcome(
-        Usage(input_tokens, output_tokens, cache_read_tokens=1_000), True, http_status=200, duration_ms=1234
+        call,
+        Usage(input_tokens, output_tokens, cache_read_tokens=1_000),
+        True,
+        http_status=200,
+        duration_ms=1234,
     )
 
 
@@ -67,7 +71,7 @@ async def test_a_call_is_counted_once_for_its_prompt_and_its_session(engine: Asy
         call_id = await reserve(connection, a_call(session_id, prompt_id))
     for expected in (True, False, False):
         async with engine.begin() as connection:
-            settled = await settle(connection, call_id, an_answer())
+            settled = await settle(connection, call_id, an_answer(a_call(session_id, prompt_id)))
         assert (settled is not None) is expected
         if settled is not None:
             assert (settled.session_id, settled.prompt_id) == (session_id, prompt_id)
@@ -93,7 +97,14 @@ async def test_a_call_that_got_no_answer_costs_nothing(engine: AsyncEngine):
         settled = await settle(
             connection,
             call_id,
-            CallOutcome(Usage(5, 5), answered=False, http_status=529, duration_ms=3, error="overloaded"),
+            CallOutcome(
+                a_call(session_id, prompt_id),
+                Usage(5, 5),
+                answered=False,
+                http_status=529,
+                duration_ms=3,
+                error="overloaded",
+            ),
         )
     assert settled is not None and settled.event.cost_usd == 0 and settled.event.error == "overloaded"
     assert await cost_of(engine, session_id) == 0
@@ -110,7 +121,9 @@ async def test_the_budget_is_never_passed_by_more_than_one_call(engine: AsyncEng
             return False
         await asyncio.sleep(0.01)
         async with engine.begin() as connection:
-            await settle(connection, call_id, an_answer(10_000, 10_000))  # 0.2955 dollars
+            await settle(
+                connection, call_id, an_answer(a_call(session_id, prompt_id), 10_000, 10_000)
+            )  # 0.2955 dollars
         return True
 
     outcomes = [outcome for _ in range(10) for outcome in await asyncio.gather(*[one() for _ in range(6)])]
@@ -163,7 +176,16 @@ async def test_a_call_of_a_deleted_session_is_settled_as_nothing(engine: AsyncEn
     async with engine.begin() as connection:
         await connection.execute(sessions.delete().where(sessions.c.id == session_id))
     async with engine.begin() as connection:
-        assert await settle(connection, call_id, an_answer()) is None
+        assert await settle(connection, call_id, an_answer(a_call(session_id, prompt_id))) is None
+
+
+async def test_a_reservation_that_a_crash_took_away_is_settled_all_the_same(engine: AsyncEngine):
+    session_id, prompt_id = await new_session(engine)
+    for expected in (True, False):
+        async with engine.begin() as connection:
+            settled = await settle(connection, "mdl_lost", an_answer(a_call(session_id, prompt_id)))
+        assert (settled is not None) is expected
+    assert await cost_of(engine, session_id) == Decimal("0.0955")
 
 
 async def test_calls_of_a_dead_server_are_settled_as_failed_and_a_late_end_still_counts(engine: AsyncEngine):
@@ -178,6 +200,6 @@ async def test_calls_of_a_dead_server_are_settled_as_failed_and_a_late_end_still
     assert len(mine) == 1 and mine[0].event.cost_usd is None and mine[0].event.error
     async with engine.begin() as connection:
         assert not await settle_abandoned(connection, datetime.now(UTC) + timedelta(seconds=5))
-        assert await settle(connection, call_id, an_answer())
-        assert await settle(connection, call_id, an_answer()) is None
+        assert await settle(connection, call_id, an_answer(a_call(session_id, prompt_id)))
+        assert await settle(connection, call_id, an_answer(a_call(session_id, prompt_id))) is None
     assert await cost_of(engine, session_id) == Decimal("0.0955")

@@ -112,6 +112,10 @@ class Books:
         while True:
             try:
                 await self._settle(call_id, outcome)
+            except ProblemError as problem:
+                # The session is being deleted: there is nothing left to count for.
+                log.info("llm_call_not_settled", call=call_id, code=problem.code)
+                return
             except Exception as error:
                 if time.monotonic() + pause > deadline:
                     log.error("llm_call_not_settled", call=call_id, error=type(error).__name__)
@@ -144,10 +148,18 @@ class Exchange:
         self._owner = owner
         self._place = place
         self._call = call
-        self._grant = grant
         self._caller_headers = headers
         self._send = send
         self._reader = UsageReader(call.endpoint, stream=call.stream, estimated_input=call.input_tokens)
+        self._reservation = Reservation(
+            session_id=grant.session_id,
+            prompt_id=grant.prompt_id,
+            model=call.model,
+            scripted=place.scripted,
+            input_tokens=call.input_tokens,
+            output_tokens=call.output_tokens,
+            budget_usd=grant.budget_usd,
+        )
         self._status: int | None = None
         self._began = time.monotonic()
 
@@ -155,17 +167,7 @@ class Exchange:
         if self._call.endpoint == "messages/count_tokens":
             await self._pass(None)
             return
-        call_id = await self._books.reserve(
-            Reservation(
-                session_id=self._grant.session_id,
-                prompt_id=self._grant.prompt_id,
-                model=self._call.model,
-                scripted=self._place.scripted,
-                input_tokens=self._call.input_tokens,
-                output_tokens=self._call.output_tokens,
-                budget_usd=self._grant.budget_usd,
-            )
-        )
+        call_id = await self._books.reserve(self._reservation)
         self._began = time.monotonic()
         try:
             await self._pass(call_id)
@@ -248,6 +250,7 @@ class Exchange:
         await self._books.settle(
             call_id,
             CallOutcome(
+                reservation=self._reservation,
                 usage=reading.usage,
                 answered=answered,
                 http_status=self._status,

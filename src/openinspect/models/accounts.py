@@ -19,16 +19,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
-from sqlalchemy import and_, extract, func, insert, literal, or_, select, update
+from sqlalchemy import extract, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from openinspect.db.tables import model_calls, prompts, sessions
+from openinspect.db.tables import model_calls, sessions
 from openinspect.problems import NotFound, ProblemError
 from openinspect.protocol.events import ModelCalled
 from openinspect.protocol.ids import new_id
 
-from .catalogue import Model, find
+from .catalogue import Model
 from .prices import Usage, cost, highest_cost
 
 _MAX_ERROR = 500
@@ -65,6 +66,8 @@ class Reservation:
 class CallOutcome:
     """How a call ended."""
 
+    reservation: Reservation
+    """As it was reserved."""
     usage: Usage
     answered: bool
     """An answer came, whole or in part: what was used is paid for."""
@@ -84,39 +87,61 @@ class Settled:
     event: ModelCalled
 
 
+# Written in one statement, taking the session's row as the condition: a session that is gone gets no call, and no violated key. The commit is not waited
+# for to reach the disk: what a crash of the database takes away is written again when the call is settled.
+_RESERVE = """
+WITH hurried AS (SELECT set_config('synchronous_commit', 'off', true))
+INSERT INTO model_calls (id, session_id, prompt_id, provider, model, scripted, status, reserved_usd)
+SELECT %(id)s, sessions.id, %(prompt)s, %(provider)s, %(model)s, %(scripted)s, 'reserved', %(reserved)s
+FROM sessions, hurried WHERE sessions.id = %(session)s AND sessions.status <> 'deleting'
+RETURNING id
+"""
+
+_SETTLE = """
+WITH session AS MATERIALIZED (
+    SELECT id FROM sessions WHERE id = %(session)s FOR UPDATE
+), closed AS (
+    INSERT INTO model_calls AS call (
+        id, session_id, prompt_id, provider, model, scripted, status, reserved_usd, input_tokens, output_tokens,
+        cache_read_tokens, cache_write_tokens, cost_usd, http_status, started_at, finished_at
+    )
+    SELECT %(id)s, session.id, %(prompt)s, %(provider)s, %(model)s, %(scripted)s, %(status)s, 0, %(input)s, %(output)s,
+        %(read)s, %(written)s, %(cost)s, %(http_status)s, now() - %(milliseconds)s * interval '1 millisecond', now()
+    FROM session
+    ON CONFLICT (id) DO UPDATE SET
+        status = excluded.status, input_tokens = excluded.input_tokens, output_tokens = excluded.output_tokens,
+        cache_read_tokens = excluded.cache_read_tokens, cache_write_tokens = excluded.cache_write_tokens,
+        cost_usd = excluded.cost_usd, http_status = excluded.http_status, finished_at = excluded.finished_at
+    WHERE call.status = 'reserved' OR (call.status = 'failed' AND call.http_status IS NULL AND call.cost_usd IS NULL)
+    RETURNING call.session_id, call.prompt_id
+), prompt AS (
+    UPDATE prompts SET input_tokens = input_tokens + %(input)s, output_tokens = output_tokens + %(output)s,
+        cost_usd = prompts.cost_usd + coalesce(%(cost)s, 0)
+    FROM closed WHERE prompts.id = closed.prompt_id AND prompts.session_id = closed.session_id
+), total AS (
+    UPDATE sessions SET cost_usd = sessions.cost_usd + coalesce(%(cost)s, 0) FROM closed WHERE sessions.id = closed.session_id
+)
+SELECT count(*) FROM closed
+"""
+
+
 async def reserve(connection: AsyncConnection, reservation: Reservation) -> str:
     """Write the call down before it is made, and return its id. Raises ``BudgetSpent``, ``SessionMissing``."""
     model = reservation.model
     highest = highest_cost(model, reservation.input_tokens, reservation.output_tokens)
-    session_id = literal(reservation.session_id)
     if reservation.budget_usd is not None:
         locked = await connection.execute(
-            select(sessions.c.cost_usd).where(sessions.c.id == session_id).with_for_update()
+            select(sessions.c.cost_usd).where(sessions.c.id == reservation.session_id).with_for_update()
         )
         spent = locked.scalar_one_or_none()
         if spent is None:
             raise SessionMissing
         await _check_budget(connection, reservation, reservation.budget_usd, Decimal(spent), highest)
-    call_id = new_id("mdl")
-    # Selected from the session's row: a session that is gone gets no call, and no violated key.
-    added = await connection.execute(
-        insert(model_calls)
-        .from_select(
-            ["id", "session_id", "prompt_id", "provider", "model", "scripted", "status", "reserved_usd"],
-            select(
-                literal(call_id),
-                sessions.c.id,
-                literal(reservation.prompt_id),
-                literal(model.provider),
-                literal(model.bare_id),
-                literal(reservation.scripted),
-                literal("reserved"),
-                literal(highest or Decimal(0)),
-            ).where(sessions.c.id == session_id, sessions.c.status != "deleting"),
-        )
-        .returning(model_calls.c.id)
+    added = await connection.exec_driver_sql(
+        _RESERVE, _named(new_id("mdl"), reservation) | {"reserved": highest or Decimal(0)}
     )
-    if added.scalar_one_or_none() is None:
+    call_id = added.scalar_one_or_none()
+    if call_id is None:
         raise SessionMissing
     return call_id
 
@@ -156,63 +181,32 @@ async def _check_budget(
 
 async def settle(connection: AsyncConnection, call_id: str, outcome: CallOutcome) -> Settled | None:
     """Count what a call used, for its prompt and its session. None when it was settled before, or its session is gone."""
-    calls = model_calls.c
-    locked = await connection.execute(
-        select(sessions.c.id, calls.provider, calls.model)
-        .join(model_calls, calls.session_id == sessions.c.id)
-        .where(calls.id == call_id)
-        .with_for_update(of=sessions)
-    )
-    row = locked.one_or_none()
-    if row is None:
-        return None
+    reservation = outcome.reservation
     usage = outcome.usage.sane() if outcome.answered else Usage()
-    price = cost(find(f"{row.provider}/{row.model}"), usage) if outcome.answered else Decimal(0)
-    closed = await connection.execute(
-        update(model_calls)
-        .where(
-            calls.id == call_id,
-            or_(calls.status == "reserved", and_(calls.status == "failed", calls.http_status.is_(None))),
-            calls.cost_usd.is_(None),
-        )
-        .values(
-            status="settled" if outcome.answered else "failed",
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_read_tokens=usage.cache_read_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            cost_usd=price,
-            http_status=outcome.http_status,
-            finished_at=func.now(),
-        )
-        .returning(calls.session_id, calls.prompt_id, calls.provider, calls.model, calls.scripted)
+    price = cost(reservation.model, usage) if outcome.answered else Decimal(0)
+    closed = await connection.exec_driver_sql(
+        _SETTLE,
+        _named(call_id, reservation)
+        | {
+            "status": "settled" if outcome.answered else "failed",
+            "input": usage.input_tokens,
+            "output": usage.output_tokens,
+            "read": usage.cache_read_tokens,
+            "written": usage.cache_write_tokens,
+            "cost": price,
+            "http_status": outcome.http_status,
+            "milliseconds": outcome.duration_ms,
+        },
     )
-    call = closed.one_or_none()
-    if call is None:
+    if not closed.scalar_one():
         return None
-    if outcome.answered:
-        if call.prompt_id is not None:
-            await connection.execute(
-                update(prompts)
-                .where(prompts.c.id == call.prompt_id, prompts.c.session_id == call.session_id)
-                .values(
-                    input_tokens=prompts.c.input_tokens + usage.input_tokens,
-                    output_tokens=prompts.c.output_tokens + usage.output_tokens,
-                    cost_usd=prompts.c.cost_usd + (price or 0),
-                )
-            )
-        await connection.execute(
-            update(sessions)
-            .where(sessions.c.id == call.session_id)
-            .values(cost_usd=sessions.c.cost_usd + (price or 0))
-        )
     return Settled(
-        session_id=call.session_id,
-        prompt_id=call.prompt_id,
+        session_id=reservation.session_id,
+        prompt_id=reservation.prompt_id,
         event=ModelCalled(
-            provider=call.provider,
-            model=call.model,
-            scripted=call.scripted,
+            provider=reservation.model.provider,
+            model=reservation.model.bare_id,
+            scripted=reservation.scripted,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cache_read_tokens=usage.cache_read_tokens,
@@ -222,6 +216,17 @@ async def settle(connection: AsyncConnection, call_id: str, outcome: CallOutcome
             error=None if outcome.error is None else outcome.error[:_MAX_ERROR],
         ),
     )
+
+
+def _named(call_id: str, reservation: Reservation) -> dict[str, Any]:
+    return {
+        "id": call_id,
+        "session": reservation.session_id,
+        "prompt": reservation.prompt_id,
+        "provider": reservation.model.provider,
+        "model": reservation.model.bare_id,
+        "scripted": reservation.scripted,
+    }
 
 
 async def settle_abandoned(

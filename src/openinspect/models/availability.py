@@ -84,7 +84,9 @@ def usable_default(settings: Settings) -> str:
     """The model for sessions that name none: the one that is set, or where only another provider's key is there, the first of that."""
     if model_availability(settings, find(settings.default_model)).available:
         return settings.default_model
-    usable = [model.id for model, state in available_models(settings) if state.available and not state.scripted]
+    usable = [
+        model.id for model, state in available_models(settings) if state.available and not state.scripted
+    ]
     return usable[0] if usable else settings.default_model
 
 

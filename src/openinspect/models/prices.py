@@ -76,14 +76,11 @@ def highest_cost(model: Model, input_tokens: int, output_tokens: int) -> Decimal
     plain = cost(model, Usage(input_tokens, output_tokens))
     if plain is None:
         return None
-    written = cost(model, Usage(input_tokens, output_tokens, cache_write_tokens=input_tokens))
-    kept = cost(
-        model,
-        Usage(
-            input_tokens, output_tokens, cache_write_tokens=input_tokens, cache_write_1h_tokens=input_tokens
-        ),
+    # An hour in the cache is the dearest place for input that there is.
+    kept = Usage(
+        input_tokens, output_tokens, cache_write_tokens=input_tokens, cache_write_1h_tokens=input_tokens
     )
-    return max(plain, written or plain, kept or plain)
+    return max(plain, cost(model, kept) or plain)
 
 
 def _own_price(price: Price, usage: Usage) -> Decimal:
