@@ -1,0 +1,153 @@
+/** Begins a session: where, on which branch, with which model, and what shall be done. */
+import { useQuery } from "@tanstack/react-query";
+import { Link, useNavigate } from "@tanstack/react-router";
+import { FolderGit2, GitBranch, Plus } from "lucide-react";
+import { useRef, useState } from "react";
+import { POST, given, uploadAttachment } from "@/api/client";
+import { type ApiProblem, asProblem } from "@/api/problem";
+import { branchesQuery, modelsQuery, queries, repositoriesQuery } from "@/api/queries";
+import { useDraft } from "@/components/composer/draft";
+import { type ModelChoice, ModelPicker } from "@/components/composer/model-picker";
+import { usePictures } from "@/components/composer/pictures";
+import { PromptBox } from "@/components/composer/prompt-box";
+import { AddRepository } from "@/components/settings/add-repository";
+import { useKeys } from "@/components/shell/keys";
+import { useCan, useMe } from "@/components/shell/me";
+import { Picker } from "@/components/ui/picker";
+import { ProblemNote } from "@/components/ui/problem-note";
+import { remember, remembered } from "./remembered";
+
+const NONE = "—none—";
+
+export function HomeComposer() {
+  const navigate = useNavigate();
+  const can = useCan();
+  const { server } = useMe();
+  const { data: repositories, error } = useQuery(repositoriesQuery);
+  const { data: models } = useQuery(modelsQuery);
+  const [text, setText] = useDraft("home");
+  const [last] = useState(remembered);
+  const [picked, setPicked] = useState<string | null>(last.repository ?? null);
+  const [branch, setBranch] = useState<string | null>(null);
+  const [choice, setChoice] = useState<ModelChoice | null>(null);
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<ApiProblem | null>(null);
+  const pictures = usePictures();
+  const area = useRef<HTMLTextAreaElement>(null);
+  /** The same try keeps its key, so that an answer that got lost does not make a second session. */
+  const attempt = useRef<{ print: string; key: string; sessionId: string | null }>(null);
+
+  useKeys({ "/": () => area.current?.focus() });
+
+  const repository = picked === NONE ? null : (repositories?.find((one) => one.id === picked) ?? repositories?.[0] ?? null);
+  const { data: branches = [], error: branchesError } = useQuery({ ...branchesQuery(repository?.id ?? ""), enabled: repository !== null });
+  const kept = last.model !== undefined && models?.some((one) => one.id === last.model && one.available);
+  const firstUsable = models?.some((one) => one.id === server.default_model && one.available) ? server.default_model : (models?.find((one) => one.available)?.id ?? server.default_model);
+  const model: ModelChoice = choice ?? (kept ? { model: last.model!, effort: last.effort ?? null } : { model: firstUsable, effort: null });
+  const noModel = models !== undefined && !models.some((one) => one.available);
+
+  const send = async () => {
+    setBusy(true);
+    setProblem(null);
+    const files = pictures.pictures;
+    const print = JSON.stringify([text, repository?.id, branch, model, files.map((one) => one.key)]);
+    if (attempt.current?.print !== print) attempt.current = { print, key: crypto.randomUUID(), sessionId: null };
+    const { key } = attempt.current;
+    try {
+      // Pictures belong to a session, so with some the session comes first and its prompt after them.
+      const prompt = { text, attachments: [], client_request_id: `${key}-prompt` };
+      const session = await given(
+        POST("/api/sessions", {
+          body: {
+            targets: repository ? [{ repository: repository.id, branch }] : [],
+            model: model.model,
+            effort: model.effort,
+            prompt: files.length === 0 ? prompt : null,
+            client_request_id: key,
+          },
+        }),
+      );
+      if (files.length > 0) {
+        const attachments = await Promise.all(files.map((one) => uploadAttachment(session.id, one.file)));
+        await given(
+          POST("/api/sessions/{session_id}/prompts", {
+            params: { path: { session_id: session.id } },
+            body: { ...prompt, attachments: attachments.map((one) => one.id), client_request_id: crypto.randomUUID() },
+          }),
+        );
+      }
+      remember({ repository: repository?.id ?? NONE, model: model.model, effort: model.effort });
+      setText("");
+      pictures.clear();
+      attempt.current = null;
+      void queries.invalidateQueries({ queryKey: ["sessions"] });
+      await navigate({ to: "/sessions/$sessionId", params: { sessionId: session.id } });
+    } catch (thrown) {
+      setProblem(asProblem(thrown));
+    } finally {
+      setBusy(false);
+    }
+  };
+
+  if (repositories?.length === 0 && can("repositories.manage")) {
+    return (
+      <div className="rounded-xl border bg-surface p-5 shadow-card">
+        <h2 className="text-md font-semibold">Add a repository to begin with</h2>
+        <p className="mt-0.5 mb-4 text-sm text-ink-2">The agent works in a copy of it, on a branch of its own. Yours is never touched until you merge.</p>
+        <AddRepository />
+      </div>
+    );
+  }
+  return (
+    <div data-composer className="space-y-3">
+      <PromptBox
+        area={area}
+        rows={3}
+        autoFocus={matchMedia("(pointer: fine)").matches}
+        text={text}
+        onText={setText}
+        pictures={pictures}
+        busy={busy}
+        blocked={noModel ? "No model can be used yet: see Settings → Models." : undefined}
+        onSend={() => void send()}
+        sendLabel={busy ? "Starting…" : "Start"}
+        placeholder="Describe a task. The agent works on it in a sandbox and comes back with a pull request."
+        tools={
+          <>
+            <Picker
+              label="Repository"
+              icon={<FolderGit2 />}
+              value={repository?.id ?? (repositories ? NONE : null)}
+              placeholder="Repository"
+              options={[...(repositories ?? []).map((one) => ({ value: one.id, label: one.name, hint: one.origin_url ?? one.location })), { value: NONE, label: "No repository", hint: "An empty work folder" }]}
+              onPick={(id) => {
+                setPicked(id);
+                setBranch(null);
+              }}
+              footer={
+                can("repositories.manage") && (
+                  <Link to="/settings/repositories" className="flex items-center gap-2 rounded-md px-2.5 py-1.5 text-sm text-ink-2 hover:bg-hover">
+                    <Plus className="size-4" /> Add a repository
+                  </Link>
+                )
+              }
+            />
+            {repository && (
+              <Picker
+                label="Branch to begin from"
+                icon={<GitBranch />}
+                value={branch ?? repository.default_branch ?? branches.find((one) => one.is_default)?.name ?? null}
+                placeholder="Default branch"
+                empty={branchesError ? asProblem(branchesError).message : "This repository has no branch yet."}
+                options={branches.map((one) => ({ value: one.name, label: one.name, hint: one.is_default ? "Default" : undefined }))}
+                onPick={setBranch}
+              />
+            )}
+            <ModelPicker value={model} onPick={setChoice} />
+          </>
+        }
+      />
+      {(problem || error) && <ProblemNote problem={problem ?? asProblem(error)} />}
+    </div>
+  );
+}

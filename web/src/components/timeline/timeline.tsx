@@ -1,0 +1,180 @@
+/** The session's timeline: a virtual list that stays at its newest end unless somebody scrolls up, and fetches what is older when they do. */
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { ArrowDown, Link as LinkIcon } from "lucide-react";
+import { memo, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { Button } from "@/components/ui/button";
+import { say } from "@/components/ui/toasts";
+import { exact } from "@/components/ui/words";
+import type { Item } from "@/session/items";
+import type { Row } from "@/session/rows";
+import { useItem, useStore, useView } from "@/session/use-session";
+import { BootRow } from "./boot-row";
+import { OutgoingRow, PromptRow } from "./prompt-row";
+import { PullRequestRow } from "./pull-request-row";
+import { QuestionRow } from "./question-row";
+import { CommitRow, FooterRow, NoticeRow, WorkRow } from "./small-rows";
+import { ToolRow } from "./tool-row";
+import { ReasoningRow, TextRow } from "./writing-row";
+
+const NEAR_END = 64;
+const NEAR_START = 900;
+
+export function Timeline({ target, onTargetReached }: { target: number | null; onTargetReached: () => void }) {
+  const store = useStore();
+  const rows = useView((view) => view.rows);
+  const hasOlder = useView((view) => view.hasOlder);
+  const olderProblem = useView((view) => view.olderProblem);
+  const loadingOlder = useView((view) => view.loadingOlder);
+  const outgoing = useView((view) => view.outgoing);
+  const scroller = useRef<HTMLDivElement>(null);
+  const [atEnd, setAtEnd] = useState(true);
+  const [marked, setMarked] = useState<string | null>(null);
+
+  const virtual = useVirtualizer({
+    count: rows.length,
+    getScrollElement: () => scroller.current,
+    estimateSize: (index) => estimate(rows[index]),
+    getItemKey: (index) => rows[index]!.key,
+    overscan: 8,
+    paddingStart: 16,
+    paddingEnd: 12,
+    anchorTo: "end",
+    followOnAppend: true,
+    scrollEndThreshold: NEAR_END,
+    initialOffset: Number.MAX_SAFE_INTEGER,
+  });
+
+  const look = useCallback(() => {
+    const element = scroller.current;
+    if (!element) return;
+    const end = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_END;
+    store.following = end;
+    setAtEnd(end);
+    if (element.scrollTop < NEAR_START) void store.loadOlder();
+  }, [store]);
+
+  useLayoutEffect(() => virtual.scrollToEnd(), [virtual, store]);
+  // What somebody has just sent is what they want to see.
+  useEffect(() => {
+    const element = scroller.current;
+    if (element && outgoing.length > 0) element.scrollTop = element.scrollHeight;
+  }, [outgoing.length]);
+  useEffect(look, [look, rows.length, hasOlder]);
+
+  useEffect(() => {
+    if (target === null) return;
+    let current = true;
+    store
+      .reveal(target)
+      .then((key) => {
+        if (!current) return;
+        onTargetReached();
+        const at = key === null ? -1 : store.view.rows.findIndex((row) => row.key === key);
+        if (at < 0) return say(`There is nothing at #${target} in this session.`);
+        setMarked(key);
+        // Once the list has the rows that were unfolded or fetched.
+        requestAnimationFrame(() => virtual.scrollToIndex(at, { align: "start" }));
+      })
+      .catch(() => undefined);
+    return () => {
+      current = false;
+    };
+  }, [target, store, virtual, onTargetReached]);
+
+  return (
+    <div className="relative min-h-0 flex-1">
+      {/* oxlint-disable-next-line jsx-a11y/no-noninteractive-tabindex -- so that the keyboard can scroll it */}
+      <div ref={scroller} onScroll={look} tabIndex={0} role="log" aria-label="Timeline" aria-live="off" className="scroll-thin h-full overflow-x-hidden overflow-y-auto outline-none [overflow-anchor:none]">
+        {olderProblem && (
+          <p role="alert" className="flex items-center justify-center gap-2 pt-3 text-xs text-bad">
+            {olderProblem.message}
+            <Button size="sm" onClick={() => store.loadOlder()}>
+              Try again
+            </Button>
+          </p>
+        )}
+        {loadingOlder && <p className="pt-3 text-center text-xs text-ink-3">Fetching what was before…</p>}
+        <div className="relative w-full" style={{ height: virtual.getTotalSize() }}>
+          {virtual.getVirtualItems().map((one) => (
+            <div key={one.key} data-index={one.index} ref={virtual.measureElement} className="absolute inset-x-0 top-0" style={{ transform: `translateY(${one.start}px)` }}>
+              <div className="mx-auto w-full max-w-[51rem] px-4 sm:px-6 lg:px-10">
+                <RowView row={rows[one.index]!} marked={rows[one.index]!.key === marked} />
+              </div>
+            </div>
+          ))}
+        </div>
+        {outgoing.length > 0 && (
+          <div className="mx-auto w-full max-w-[51rem] px-4 pb-4 sm:px-6 lg:px-10">
+            {outgoing.map((one) => (
+              <OutgoingRow key={one.key} outgoing={one} />
+            ))}
+          </div>
+        )}
+      </div>
+      {!atEnd && (
+        <Button size="sm" className="absolute bottom-3 left-1/2 -translate-x-1/2 animate-rise rounded-full shadow-float" onClick={() => virtual.scrollToEnd({ behavior: "auto" })}>
+          <ArrowDown className="size-3.5" /> Latest
+        </Button>
+      )}
+    </div>
+  );
+}
+
+function estimate(row: Row | undefined): number {
+  if (!row) return 32;
+  if (row.kind === "work") return 36;
+  if (row.id.startsWith("prompt:")) return 110;
+  if (row.id.startsWith("footer:")) return 36;
+  return 64;
+}
+
+const RowView = memo(function RowView({ row, marked }: { row: Row; marked: boolean }) {
+  if (row.kind === "work") return <WorkRow row={row} />;
+  return <ItemRow id={row.id} marked={marked} />;
+});
+
+function ItemRow({ id, marked }: { id: string; marked: boolean }) {
+  const item = useItem(id);
+  if (!item) return null;
+  return (
+    <div className={`group/row relative ${marked ? "rounded-md ring-2 ring-accent/50 ring-offset-4 ring-offset-(--page)" : ""}`}>
+      {item.seq !== null && (
+        <a
+          href={`#${item.seq}`}
+          tabIndex={-1}
+          aria-label={`Link to event ${item.seq}`}
+          title={`#${item.seq}${item.at ? ` · ${exact(item.at)}` : ""}`}
+          className={`absolute -left-8 hidden p-1.5 text-ink-3 opacity-0 group-hover/row:opacity-100 hover:text-accent lg:block ${item.kind === "prompt" ? "top-9" : "top-0"}`}
+        >
+          <LinkIcon className="size-3.5" aria-hidden />
+        </a>
+      )}
+      <Shown item={item} />
+    </div>
+  );
+}
+
+function Shown({ item }: { item: Item }) {
+  switch (item.kind) {
+    case "prompt":
+      return <PromptRow item={item} />;
+    case "text":
+      return <TextRow item={item} />;
+    case "reasoning":
+      return <ReasoningRow item={item} />;
+    case "tool":
+      return <ToolRow item={item} />;
+    case "boot":
+      return <BootRow item={item} />;
+    case "commit":
+      return <CommitRow item={item} />;
+    case "pull_request":
+      return <PullRequestRow item={item} />;
+    case "question":
+      return <QuestionRow item={item} />;
+    case "notice":
+      return <NoticeRow item={item} />;
+    case "footer":
+      return <FooterRow item={item} />;
+  }
+}

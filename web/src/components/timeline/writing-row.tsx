@@ -1,0 +1,40 @@
+import { Brain, ChevronRight } from "lucide-react";
+import { useState } from "react";
+import { Prose } from "@/components/markdown/markdown";
+import { CopyButton } from "@/components/ui/copy-button";
+import type { WritingItem } from "@/session/items";
+
+export function TextRow({ item }: { item: WritingItem }) {
+  return (
+    <div className="group/text relative py-1.5">
+      <Prose text={item.text} />
+      {item.streaming && <span aria-hidden className="ml-0.5 inline-block h-4 w-[3px] translate-y-0.5 animate-breathe rounded-full bg-accent" />}
+      {item.truncated && <p className="mt-1 text-xs text-ink-3">The text breaks off here.</p>}
+      {!item.streaming && (
+        <CopyButton text={item.text} label="Copy as markdown" className="absolute -top-0.5 -right-1 bg-page opacity-0 group-hover/text:opacity-100 focus-visible:opacity-100 lg:-right-8" />
+      )}
+    </div>
+  );
+}
+
+/** What the agent thought: folded, with its first words to be seen while it is being written. */
+export function ReasoningRow({ item }: { item: WritingItem }) {
+  const [open, setOpen] = useState(false);
+  const peek = item.text.replaceAll(/[*#`\n]+/g, " ").trim();
+  return (
+    <div>
+      <button
+        type="button"
+        aria-expanded={open}
+        onClick={() => setOpen(!open)}
+        className="-mx-2 flex w-[calc(100%+1rem)] min-w-0 items-center gap-2 rounded-md px-2 py-1 text-left text-sm text-ink-3 hover:bg-hover coarse:min-h-10"
+      >
+        <Brain className={`size-4 shrink-0 ${item.streaming ? "animate-breathe text-accent" : ""}`} aria-hidden />
+        <span className="shrink-0">{item.streaming ? "Thinking" : "Thought"}</span>
+        {!open && <span className="min-w-0 truncate">{item.streaming ? peek.slice(-140) : peek.slice(0, 200)}</span>}
+        <ChevronRight className={`ml-auto size-3.5 shrink-0 transition-transform duration-100 ${open ? "rotate-90" : ""}`} aria-hidden />
+      </button>
+      {open && <Prose text={item.text} className="mt-1 mb-2 ml-[0.45rem] border-l pl-4 text-ink-2" />}
+    </div>
+  );
+}
