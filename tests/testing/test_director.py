@@ -90,6 +90,10 @@ def test_results_decide_the_next_step():
     assert [use.arguments for use in uses if isinstance(use, Use)] == [{"path": "a.py"}, {}]
 
 
+def test_terminal_colours_are_no_part_of_a_result():
+    assert text(conversation("find it", "\x1b[1;31mnothing\x1b[0m")) == "it is not there."
+
+
 def test_captures_live_until_the_end_of_the_turn():
     assert text(conversation("find it", "a.py:it", "size 12")) == "a.py 12"
 

@@ -23,6 +23,7 @@ Family = Literal["anthropic", "chat", "responses"]
 Kind = Literal["turn", "title", "summary"]
 
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TOOL_MEDIA = "Attached media from tool result:"
 _FILE_NOTE = "Called the Read tool with the following input:"
 _TITLE_SYSTEM = "You are a title generator"
@@ -62,8 +63,9 @@ class Exchange:
 
     @property
     def result(self) -> str:
-        """All results of this exchange, in the order of the calls, joined by newlines."""
-        return "\n".join(self.results[call.id] for call in self.calls if call.id in self.results)
+        """All results of this exchange, in the order of the calls, joined by newlines, without terminal colours."""
+        said = "\n".join(self.results[call.id] for call in self.calls if call.id in self.results)
+        return _COLOUR.sub("", said)
 
 
 @dataclass
