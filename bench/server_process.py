@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import uvloop
 
 from openinspect.db.migrate import migrate
 from openinspect.db.postgres import EmbeddedPostgres
@@ -171,4 +170,4 @@ async def server() -> AsyncIterator[Server]:
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(Path(sys.argv[1])))
+    asyncio.run(_serve(Path(sys.argv[1])))

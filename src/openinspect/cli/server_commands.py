@@ -53,12 +53,10 @@ def up(
     if detach:
         _say_where(start_detached(host, port))
         return
-    import uvloop
-
     from openinspect import logs
 
     logs.configure(chosen.log_level)
-    uvloop.run(_serve(chosen, jobs))
+    asyncio.run(_serve(chosen, jobs))
 
 
 def _with(base: Settings, host: str | None, port: int | None) -> Settings:
