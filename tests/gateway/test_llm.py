@@ -294,7 +294,7 @@ async def test_words_pass_as_they_come(door: Served):
     ) as answer:
         async for _ in answer.aiter_raw():
             times.append(time.monotonic())
-    assert len(times) >= 15 and times[-1] - times[0] > 0.4
+    assert len(times) >= 5 and times[-1] - times[0] > 0.4
 
 
 async def test_who_hangs_up_ends_the_call_at_once_and_pays_for_what_came(door: Served, model: ScriptedModel):

@@ -258,6 +258,16 @@ async def test_a_refusal_ends_the_turn_with_its_reason(agent: Agent, model: Scri
     assert not model.turns
 
 
+@pytest.mark.parametrize("fault", ["cut", "fail 529", "break"])
+async def test_the_agent_gets_over_what_a_provider_does_for_a_moment(
+    agent: Agent, model: ScriptedModel, fault: str
+):
+    message = await agent.prompt("anthropic/claude-sonnet-4-6", f"{fault}\nsay hello there")
+    assert message["info"].get("error") is None
+    assert "hello there" in "".join(part.get("text", "") for part in message["parts"])
+    assert len(await agent.served.settled(agent.token, 2)) == len(model.turns) == 2
+
+
 async def test_a_stop_closes_the_providers_connection(agent: Agent, model: ScriptedModel):
     session = await agent.begin("anthropic/claude-sonnet-4-6", "say 3000 words every 10 ms")
     await model.wait_for(lambda records: any(record.outcome == "open" for record in records))
