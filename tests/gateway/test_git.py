@@ -352,6 +352,28 @@ async def test_a_code_host_that_is_gone_or_refuses_is_said_with_a_remedy(tmp_pat
         assert "credential" in answer.text
 
 
+async def test_objects_that_would_harm_a_checkout_are_refused(world: World) -> None:
+    work = await world.clone()
+    blob = work.git("rev-parse", "HEAD:a.txt")
+    bad = work.path / "tree"
+    bad.write_bytes(b"100644 .git\0" + bytes.fromhex(blob))
+    tree = work.git("hash-object", "-t", "tree", "-w", "--literally", str(bad))
+    commit = work.git("commit-tree", tree, "-p", "HEAD", "-m", "Trap")
+    said = await world.push(work, "origin", f"{commit}:refs/heads/{BRANCH}")
+    assert "hasDotgit" in said and "[remote rejected]" in said
+    assert world.origin.git("branch", "--list", BRANCH) == ""
+
+
+async def test_an_old_history_with_harmless_faults_is_taken(world: World) -> None:
+    work = await world.clone()
+    commit = work.path / "commit"
+    text = work.git("cat-file", "commit", "HEAD").replace("> ", ">", 1)
+    commit.write_text(text + "\n")
+    sha = work.git("hash-object", "-t", "commit", "-w", "--literally", str(commit))
+    await world.push(work, "origin", f"{sha}:refs/heads/{BRANCH}")
+    assert world.origin.head(BRANCH) == sha
+
+
 async def test_a_folder_that_is_gone_is_said_with_a_remedy(tmp_path: Path) -> None:
     async with serving() as door:
         door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=tmp_path / "gone"), BRANCH)

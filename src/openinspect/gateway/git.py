@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qs
@@ -34,6 +34,8 @@ from .git_exchange import BodyRefused, ClientGone, Exchange
 from .git_local import LocalService
 from .git_policy import MalformedPush, PushParser, PushRequest, Refusal, judge, refusal_answer
 from .git_upstream import UpstreamService
+
+_DRAIN_SECONDS, _DRAIN_BYTES = 30.0, 64 * 1024**2
 
 log = structlog.get_logger(__name__)
 
@@ -146,9 +148,12 @@ class GitDoor:
         """The error as an answer; once an answer has begun it can only be cut short, which git notices by the missing flush packet."""
         try:
             if exchange.started:
-                await exchange.end()
-            else:
-                await exchange.answer(status, text, {"connection": "close", **(headers or {})})
+                return await exchange.end()
+            with suppress(TimeoutError):
+                # a client that is still sending would take our hanging up for a broken line, and never read why
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    await exchange.discard_body(most_bytes=_DRAIN_BYTES)
+            await exchange.answer(status, text, {"connection": "close", **(headers or {})})
         except ClientGone as gone:
             log.info("git_client_gone", why=str(gone))
 

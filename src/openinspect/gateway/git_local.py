@@ -43,6 +43,15 @@ _UPLOAD = (
     "uploadpack.allowAnySHA1InWant=false",
     *_MEMORY,
 )
+# faults that old histories really have, and that do no harm
+_TOLERATED = (
+    "missingSpaceBeforeDate",
+    "zeroPaddedFilemode",
+    "badTimezone",
+    "missingEmail",
+    "badEmail",
+    "badDate",
+)
 _RECEIVE = (
     *(f"receive.hideRefs={ref}" for ref in SHOWN_REFS),
     "receive.denyCurrentBranch=refuse",
@@ -52,6 +61,7 @@ _RECEIVE = (
     "receive.advertisePushOptions=false",
     "receive.keepAlive=5",
     "receive.fsckObjects=true",
+    *(f"receive.fsck.{fault}=warn" for fault in _TOLERATED),
     "receive.maxInputSize=2147483648",
     *_MEMORY,
 )

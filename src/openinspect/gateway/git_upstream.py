@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cached_property
 
 import httpx2
 
@@ -24,12 +25,17 @@ _AGENT = "git/2.39 (open-inspect)"  # some hosts serve git only to what calls it
 
 class UpstreamService:
     def __init__(self, idle_seconds: float) -> None:
-        timeout = httpx2.Timeout(idle_seconds, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS)
+        self._timeout = httpx2.Timeout(idle_seconds, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS)
+
+    @cached_property
+    def _client(self) -> httpx2.AsyncClient:
+        # made when it is first needed: reading the system's certificates takes a tenth of a second
         limits = httpx2.Limits(max_connections=64, max_keepalive_connections=8)
-        self._client = httpx2.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False)
+        return httpx2.AsyncClient(timeout=self._timeout, limits=limits, follow_redirects=False)
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        if "_client" in self.__dict__:
+            await self._client.aclose()
 
     async def advertise(self, exchange: Exchange, backend: GitBackend, service: str, version: str) -> None:
         await exchange.discard_body(most_bytes=65_536)
