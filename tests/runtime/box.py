@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from openinspect.models.catalogue import agent_providers
-from openinspect.protocol.commands import Configure, Identity, ModelChoice, RunPrompt, TargetSpec
+from openinspect.protocol.commands import Configure, Identity, ModelChoice, RunPrompt, StopTurn, TargetSpec
 from openinspect.protocol.config import AgentConfig, Paths, RuntimeConfig
 from openinspect.protocol.config import Door as DoorConfig
 
@@ -108,6 +108,7 @@ class Box:
         self.config_path = root / "runtime.json"
         self.process: asyncio.subprocess.Process | None = None
         self.env: dict[str, str] = {}
+        self.program = ["-m", "openinspect.runtime"]
 
     async def __aenter__(self) -> Box:
         await self.start()
@@ -121,7 +122,7 @@ class Box:
         self.config_path.chmod(0o600)
         with (self.root / "runtime.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "openinspect.runtime", str(self.config_path)),
+                *(sys.executable, *self.program, str(self.config_path)),
                 env={"PATH": os.environ["PATH"], **self.env},
                 cwd="/",
                 stdin=asyncio.subprocess.DEVNULL,
@@ -205,6 +206,17 @@ class Box:
         self.door.command(RunPrompt(prompt_id=prompt_id, text=text, **fields))
         return prompt_id
 
+    def stop(self, prompt_id: str) -> None:
+        self.door.command(StopTurn(prompt_id=prompt_id))
+
+
+class FakeBox(Box):
+    """The same with the agent that has no mind: quick."""
+
+    def __init__(self, root: Path, door: Door, **more: Any) -> None:
+        super().__init__(root, door, **more)
+        self.program = [str(Path(__file__).with_name("with_fake.py"))]
+
 
 def _state(pid: int) -> str:
     try:
@@ -212,3 +224,7 @@ def _state(pid: int) -> str:
     except OSError:
         return "X"
     return stat[stat.rindex(")") + 2]
+
+
+def lives(pid: int) -> bool:
+    return _state(pid) not in "ZX"

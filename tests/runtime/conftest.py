@@ -10,7 +10,7 @@ import pytest
 
 from openinspect.testing import ScriptedModel
 
-from .box import Box, make_repository, toolbox
+from .box import Box, FakeBox, make_repository, toolbox
 from .door import Door
 
 
@@ -41,4 +41,10 @@ async def box(tmp_path: Path, door: Door) -> AsyncIterator[Box]:
     if toolbox() is None:
         pytest.skip("the toolbox with OpenCode is not built: run `make toolbox`")
     async with Box(tmp_path / "box", door) as running:
+        yield running
+
+
+@pytest.fixture
+async def fake_box(tmp_path: Path, door: Door) -> AsyncIterator[FakeBox]:
+    async with FakeBox(tmp_path / "box", door) as running:
         yield running

@@ -59,6 +59,7 @@ class Door:
         self.attachments: dict[str, tuple[str, bytes]] = {}
         self.mcp_requests: list[dict[str, Any]] = []
         self.git_headers: list[str | None] = []
+        self.git_pause = 0.0
         self.token: str | None = TOKEN
         self.counting = True
         self.drop_every: int | None = None
@@ -324,6 +325,7 @@ class Door:
 
     async def _git(self, request: Request) -> Response:
         self.git_headers.append(request.headers.get("authorization"))
+        await asyncio.sleep(self.git_pause)
         if not self._authorised(request) or self.repositories is None:
             return Response("no", 401)
         process = await asyncio.create_subprocess_exec(

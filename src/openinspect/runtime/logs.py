@@ -14,12 +14,11 @@ from pathlib import Path
 from openinspect.protocol.events import BootLog
 
 from .outbox import Outbox
-from .processes import Account, Finished, LogTail, kill_group
+from .processes import DRAIN_SECONDS, Account, Finished, LogTail, OutputPipe, kill_group
 from .wording import LOG_TEXT, clean
 
 PIECE_SECONDS = 0.5
 BOUND = 256 * 1024
-_DRAIN_SECONDS = 0.3
 
 
 class StepLog:
@@ -79,17 +78,23 @@ async def run_logged(
 ) -> Finished:
     """Run a program in a group of its own, its output into the log. Without ``kill_rest`` what it leaves in the background lives on; in time
     or not, a program that is still there at its end is killed with its group. Raises ``OSError`` when it can't be started."""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        cwd=cwd,
-        env=dict(env),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        **account.options(),
-    )
-    assert process.stdout is not None
-    stream, decoder = process.stdout, codecs.getincrementaldecoder("utf-8")(errors="replace")
+    pipe = await OutputPipe.open()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            cwd=cwd,
+            env=dict(env),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe.writer,
+            stderr=asyncio.subprocess.STDOUT,
+            **account.options(),
+        )
+    except BaseException:
+        pipe.close()
+        raise
+    finally:
+        pipe.started()
+    stream, decoder = pipe.reader, codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     async def read() -> None:
         while block := await stream.read(16_384):
@@ -107,7 +112,8 @@ async def run_logged(
             kill_group(process.pid)
         await process.wait()
         # A service that was left running may hold the pipe open for ever.
-        await asyncio.wait({reading}, timeout=_DRAIN_SECONDS)
+        await asyncio.wait({reading}, timeout=DRAIN_SECONDS)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+        pipe.close()
     return Finished(process.returncode or 0, log.tail.text.encode(), b"", timed_out, False)

@@ -99,6 +99,41 @@ class LogTail:
         return clean("".join(self._pieces)[-self._bound :])
 
 
+class OutputPipe:
+    """Where a process writes to. A pipe of our own: asyncio's own ones make waiting for a process wait for everybody who inherited its
+    output, and what it leaves in the background may hold that for ever."""
+
+    def __init__(self, reader: asyncio.StreamReader, transport: asyncio.ReadTransport, writer: int) -> None:
+        self.reader = reader
+        self.writer = writer
+        """For the process; to be closed on our side once it was started."""
+        self._transport = transport
+
+    @classmethod
+    async def open(cls) -> OutputPipe:
+        read_end, write_end = os.pipe()
+        try:
+            reader = asyncio.StreamReader(limit=65_536)
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", 0)
+            )
+        except BaseException:
+            os.close(write_end)
+            raise
+        return cls(reader, transport, write_end)
+
+    def started(self) -> None:
+        """The process has its end."""
+        os.close(self.writer)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+DRAIN_SECONDS = 0.3
+"""For output that is on its way when a process has ended."""
+
+
 async def run(
     argv: Sequence[str],
     account: Account,
@@ -111,16 +146,24 @@ async def run(
 ) -> Finished:
     """Run a program to its end, or until the time or the bound of its output is over: then its group is killed. Raises ``OSError`` when it
     can't be started."""
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        cwd=cwd,
-        env=dict(env),
-        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        **account.options(),
-    )
-    assert process.stdout is not None and process.stderr is not None
+    out, err = await OutputPipe.open(), await OutputPipe.open()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            cwd=cwd,
+            env=dict(env),
+            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+            stdout=out.writer,
+            stderr=err.writer,
+            **account.options(),
+        )
+    except BaseException:
+        out.close()
+        err.close()
+        raise
+    finally:
+        out.started()
+        err.started()
     output, errors, cut, timed_out = bytearray(), bytearray(), False, False
 
     async def take(stream: asyncio.StreamReader, into: bytearray, most: int, fatal: bool) -> None:
@@ -139,18 +182,28 @@ async def run(
                 await process.stdin.drain()
             process.stdin.close()
 
+    tasks = [
+        asyncio.create_task(take(out.reader, output, bound, True)),
+        asyncio.create_task(take(err.reader, errors, 65_536, False)),
+        asyncio.create_task(feed()),
+    ]
     try:
         async with asyncio.timeout(seconds):
-            await asyncio.gather(
-                take(process.stdout, output, bound, True), take(process.stderr, errors, 65_536, False), feed()
-            )
             await process.wait()
+        await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
     except TimeoutError:
         timed_out = True
     finally:
         if process.returncode is None:
             kill_group(process.pid)
+            if process.stdin is not None:
+                process.stdin.close()
             await process.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        out.close()
+        err.close()
     return Finished(process.returncode or 0, bytes(output), bytes(errors), timed_out, cut)
 
 

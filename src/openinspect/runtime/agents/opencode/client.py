@@ -15,6 +15,8 @@ import httpx2
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from openinspect.runtime.wording import clean_tree
+
 CALL_SECONDS = 20.0
 FIRST_CALL_SECONDS = 120.0
 """The first call of an instance boots it: plugins, tool servers."""
@@ -175,7 +177,7 @@ def parse_json(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return json.loads(data)
+        return clean_tree(json.loads(data))
 
 
 class Client:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from openinspect.protocol.config import Paths
 from openinspect.runtime.agents.contract import START_SECONDS, AgentUnusable
-from openinspect.runtime.processes import Account, LogTail, end, kill_group
+from openinspect.runtime.processes import DRAIN_SECONDS, Account, LogTail, OutputPipe, end, kill_group
 
 BINARY_VARIABLE = "OPENINSPECT_OPENCODE"
 _LISTENING = re.compile(r"listening on (http://\S+)")
@@ -34,8 +34,9 @@ def _free_port() -> int:
 
 
 class ServerProcess:
-    def __init__(self, process: asyncio.subprocess.Process, log: LogTail) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, output: OutputPipe, log: LogTail) -> None:
         self._process = process
+        self._output = output
         self.log = log
         self.url = ""
         self._listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -50,9 +51,8 @@ class ServerProcess:
         return self._process.returncode is None
 
     async def _read(self) -> None:
-        assert self._process.stdout is not None
         pending = ""
-        while block := await self._process.stdout.read(65_536):
+        while block := await self._output.reader.read(65_536):
             text = block.decode(errors="replace")
             self.log.add(text)
             if not self._listening.done():
@@ -63,10 +63,8 @@ class ServerProcess:
     async def wait(self) -> str:
         """Until it is gone; says how."""
         code = await self._process.wait()
-        with contextlib.suppress(asyncio.TimeoutError):
-            # What it said last is on its way; a child of it may hold the pipe open for ever.
-            async with asyncio.timeout(0.2):
-                await asyncio.shield(self._reading)
+        # What it said last is on its way; a child of it may hold the pipe open for ever.
+        await asyncio.wait({self._reading}, timeout=DRAIN_SECONDS)
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"it was killed by {signal.Signals(-code).name}"
@@ -96,6 +94,8 @@ class ServerProcess:
     async def end(self, grace: float = 2.0) -> None:
         await end(self._process, grace)
         self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        self._output.close()
 
 
 async def launch(paths: Paths, account: Account, env: Mapping[str, str]) -> ServerProcess:
@@ -111,6 +111,7 @@ async def launch(paths: Paths, account: Account, env: Mapping[str, str]) -> Serv
         "--log-level",
         "WARN",
     ]
+    output = await OutputPipe.open()
     try:
         process = await asyncio.create_subprocess_exec(
             program,
@@ -118,13 +119,16 @@ async def launch(paths: Paths, account: Account, env: Mapping[str, str]) -> Serv
             cwd=paths.home,
             env=dict(env),
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=output.writer,
             stderr=asyncio.subprocess.STDOUT,
             **account.options(),
         )
     except OSError as error:
+        output.close()
         raise AgentUnusable(
             f"OpenCode can't be run ({program}: {error.strerror})",
             "Build the toolbox again, or check its folder's rights.",
         ) from error
-    return ServerProcess(process, LogTail())
+    finally:
+        output.started()
+    return ServerProcess(process, output, LogTail())
