@@ -170,7 +170,6 @@ function useTarget() {
 
 function usePresence(): void {
   const store = useStore();
-  const typingLeft = useView((view) => view.connection.state === "live");
   useEffect(() => {
     const tell = () => {
       if (document.hidden) store.say({ type: "here", state: "idle", typing: false });
@@ -186,7 +185,7 @@ function usePresence(): void {
       document.removeEventListener("visibilitychange", tell);
       removeEventListener("online", store.reconnect);
     };
-  }, [store, typingLeft]);
+  }, [store]);
 }
 
 function useMedia(query: string): boolean {

@@ -34,7 +34,7 @@ export function SignIn() {
   const [problem, setProblem] = useState<ApiProblem | null>(null);
   const [link, setLink] = useState("");
 
-  const use = (token: string) => {
+  const signInWith = (token: string) => {
     setBusy(true);
     setProblem(null);
     given(POST("/api/signin", { body: { token } }))
@@ -50,11 +50,11 @@ export function SignIn() {
   useEffect(() => {
     const token = linkToken;
     linkToken = null;
-    if (token) use(token);
+    if (token) signInWith(token);
     // A link that is opened while this page is already there changes only the part behind “#”.
     const changed = () => {
       const next = takeToken();
-      if (next) use(next);
+      if (next) signInWith(next);
     };
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
@@ -86,7 +86,7 @@ export function SignIn() {
               className="mt-6 flex gap-2 border-t pt-5"
               onSubmit={(event) => {
                 event.preventDefault();
-                if (pasted) use(pasted);
+                if (pasted) signInWith(pasted);
               }}
             >
               <input aria-label="Sign-in link" placeholder="Or paste the link here" autoComplete="off" spellCheck={false} value={link} onChange={(event) => setLink(event.target.value)} className={fieldClass} />

@@ -58,6 +58,20 @@ const item = <K extends Item["kind"]>(timeline: Timeline, id: string, kind: K) =
   return found as unknown as Shown<K>;
 };
 
+const turn = (id: string) =>
+  log(
+    id,
+    queued(id),
+    started(id),
+    toolStarted(`${id}a`),
+    toolFinished(`${id}a`),
+    toolStarted(`${id}b`, "edit"),
+    toolFinished(`${id}b`, "edit"),
+    { kind: "commit", directory: "repo", sha: "abcdef0", subject: "Fix", author: "Ada" },
+    text(`${id}t`, "Fixed."),
+    finished(id),
+  );
+
 describe("the timeline", () => {
   it("puts a tool's result where the tool began", () => {
     const timeline = Timeline.of(log("p1", queued("p1"), started("p1"), toolStarted("c1"), text("t1", "hm"), toolFinished("c1")));
@@ -173,20 +187,6 @@ describe("the timeline", () => {
 });
 
 describe("rows", () => {
-  const turn = (id: string) =>
-    log(
-      id,
-      queued(id),
-      started(id),
-      toolStarted(`${id}a`),
-      toolFinished(`${id}a`),
-      toolStarted(`${id}b`, "edit"),
-      toolFinished(`${id}b`, "edit"),
-      { kind: "commit", directory: "repo", sha: "abcdef0", subject: "Fix", author: "Ada" },
-      text(`${id}t`, "Fixed."),
-      finished(id),
-    );
-
   it("folds a finished turn to what matters of it", () => {
     const timeline = Timeline.of(turn("p1"));
     const rows = new RowBuilder().build(timeline, new Set(["p1"]));

@@ -35,8 +35,8 @@ export function PromptBox({ text, onText, pictures, onSend, sendLabel, placehold
     const element = area.current;
     if (!element) return;
     element.style.height = "0";
-    element.style.height = `${Math.min(element.scrollHeight, Math.max(160, innerHeight * 0.4))}px`;
-  }, [area, text]);
+    element.style.height = `${Math.max(rows * 24 + 16, Math.min(element.scrollHeight, Math.max(160, innerHeight * 0.4)))}px`;
+  }, [area, text, rows]);
 
   return (
     // oxlint-disable-next-line jsx-a11y/no-static-element-interactions -- dropping is an extra; the button beside it does the same
@@ -98,9 +98,9 @@ export function PromptBox({ text, onText, pictures, onSend, sendLabel, placehold
           {letters - MAX_LETTERS} characters too many: a prompt has at most 64,000.
         </p>
       )}
-      <div className="flex flex-wrap items-center gap-0.5 p-1.5">
-        {tools}
-        <div className="ml-auto flex items-center gap-1.5">
+      <div className={`flex items-center gap-0.5 p-1.5 ${rows > 1 ? "flex-wrap" : ""}`}>
+        <div className={`flex min-w-0 items-center gap-0.5 ${rows > 1 ? "flex-wrap" : ""}`}>{tools}</div>
+        <div className="ml-auto flex shrink-0 items-center gap-1.5">
           <input
             ref={file}
             type="file"

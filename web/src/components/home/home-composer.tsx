@@ -103,6 +103,7 @@ export function HomeComposer() {
       <PromptBox
         area={area}
         rows={3}
+        // oxlint-disable-next-line jsx-a11y/no-autofocus -- on the first page it is what people come for
         autoFocus={matchMedia("(pointer: fine)").matches}
         text={text}
         onText={setText}

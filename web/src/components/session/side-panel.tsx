@@ -29,6 +29,7 @@ export function SidePanel({ panel, onPanel, onClose }: { panel: PanelName; onPan
   return (
     <div className="flex h-full min-h-0 flex-col">
       <div className="flex h-12 shrink-0 items-center gap-1 border-b pr-2 pl-2">
+        {/* oxlint-disable-next-line jsx-a11y/interactive-supports-focus -- its tabs hold the focus */}
         <div ref={tabs} role="tablist" aria-label="Beside the timeline" onKeyDown={onKeyDown} className="flex min-w-0 flex-1 gap-0.5">
           {PANELS.map((one) => {
             const { label, Sign } = LABELS[one];

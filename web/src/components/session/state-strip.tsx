@@ -61,7 +61,7 @@ function Sign({ truth, className }: { truth: Truth; className: string }) {
 function Mark({ truth }: { truth: Truth }) {
   const loud = truth.tone === "accent" || truth.tone === "warn" || truth.tone === "bad";
   return (
-    <span className={`inline-flex items-center gap-1.5 ${TEXTS[truth.tone]}`} title={`${truth.name}: ${truth.word}. ${truth.explain}`}>
+    <span className={`items-center gap-1.5 ${loud || truth.name === "You" ? "inline-flex" : "hidden sm:inline-flex"} ${TEXTS[truth.tone]}`} title={`${truth.name}: ${truth.word}. ${truth.explain}`}>
       <span className="relative">
         <Sign truth={truth} className="size-3.5" />
         <span className={`absolute -right-0.5 -bottom-0.5 size-1.5 rounded-full ring-2 ring-(--page) ${DOTS[truth.tone]}`} />

@@ -14,7 +14,7 @@ const SIGNS = {
 export function Todos() {
   const items = useTimelineValue((store) => store.timeline.todos);
   const [open, setOpen] = useState(false);
-  if (items.length === 0 || items.every((one) => one.state === "completed" || one.state === "cancelled")) return null;
+  if (items.every((one) => one.state === "completed" || one.state === "cancelled")) return null;
   const done = items.filter((one) => one.state === "completed").length;
   const current = items.find((one) => one.state === "in_progress") ?? items.find((one) => one.state === "pending");
   return (

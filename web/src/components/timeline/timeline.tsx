@@ -27,6 +27,8 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
   const loadingOlder = useView((view) => view.loadingOlder);
   const outgoing = useView((view) => view.outgoing);
   const scroller = useRef<HTMLDivElement>(null);
+  const stuck = useRef(true);
+  const lastTop = useRef(0);
   const [atEnd, setAtEnd] = useState(true);
   const [marked, setMarked] = useState<string | null>(null);
 
@@ -39,7 +41,6 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
     paddingStart: 16,
     paddingEnd: 12,
     anchorTo: "end",
-    followOnAppend: true,
     scrollEndThreshold: NEAR_END,
     initialOffset: Number.MAX_SAFE_INTEGER,
   });
@@ -47,18 +48,30 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
   const look = useCallback(() => {
     const element = scroller.current;
     if (!element) return;
-    const end = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_END;
-    store.following = end;
-    setAtEnd(end);
+    const near = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_END;
+    // Only who scrolls up leaves the end; that something was added below does not count as leaving it.
+    if (near) stuck.current = true;
+    else if (element.scrollTop < lastTop.current - 1) stuck.current = false;
+    lastTop.current = element.scrollTop;
+    store.following = stuck.current;
+    setAtEnd(stuck.current);
     if (element.scrollTop < NEAR_START) void store.loadOlder();
   }, [store]);
 
-  useLayoutEffect(() => virtual.scrollToEnd(), [virtual, store]);
+  // After every change of what is shown: whoever was at the end stays there.
+  useLayoutEffect(() => {
+    const element = scroller.current;
+    if (element && stuck.current && element.scrollHeight - element.scrollTop - element.clientHeight > 0) element.scrollTop = element.scrollHeight;
+  });
+  const toEnd = useCallback(() => {
+    stuck.current = true;
+    setAtEnd(true);
+    if (scroller.current) scroller.current.scrollTop = scroller.current.scrollHeight;
+  }, []);
   // What somebody has just sent is what they want to see.
   useEffect(() => {
-    const element = scroller.current;
-    if (element && outgoing.length > 0) element.scrollTop = element.scrollHeight;
-  }, [outgoing.length]);
+    if (outgoing.length > 0) toEnd();
+  }, [outgoing.length, toEnd]);
   useEffect(look, [look, rows.length, hasOlder]);
 
   useEffect(() => {
@@ -72,6 +85,7 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
         const at = key === null ? -1 : store.view.rows.findIndex((row) => row.key === key);
         if (at < 0) return say(`There is nothing at #${target} in this session.`);
         setMarked(key);
+        stuck.current = false;
         // Once the list has the rows that were unfolded or fetched.
         requestAnimationFrame(() => virtual.scrollToIndex(at, { align: "start" }));
       })
@@ -112,7 +126,7 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
         )}
       </div>
       {!atEnd && (
-        <Button size="sm" className="absolute bottom-3 left-1/2 -translate-x-1/2 animate-rise rounded-full shadow-float" onClick={() => virtual.scrollToEnd({ behavior: "auto" })}>
+        <Button size="sm" className="absolute bottom-3 left-1/2 -translate-x-1/2 animate-rise rounded-full shadow-float" onClick={toEnd}>
           <ArrowDown className="size-3.5" /> Latest
         </Button>
       )}

@@ -150,7 +150,6 @@ function Plain({ item }: { item: ToolItem }) {
 
 function diffOf(item: ToolItem): DiffLine[] {
   const { input } = item;
-  const text = (value: unknown) => (typeof value === "string" ? value : null);
   const before = text(input.oldString) ?? text(input.old_string);
   const after = text(input.newString) ?? text(input.new_string);
   if (before !== null && after !== null) return lineDiff(before, after);
@@ -165,4 +164,8 @@ function diffOf(item: ToolItem): DiffLine[] {
     });
   }
   return [];
+}
+
+function text(value: unknown): string | null {
+  return typeof value === "string" ? value : null;
 }

@@ -48,7 +48,7 @@ export function toolWords(item: Pick<ToolItem, "tool" | "title" | "input" | "sta
     case "skill":
       return { kind: "other", verb: "Skill", about: text(input.name) || title, mono: false };
     default:
-      if (/create_pull_request$/.test(item.tool)) {
+      if (item.tool.endsWith("create_pull_request")) {
         return { kind: "pull_request", verb: going ? "Opening a pull request" : "Opened a pull request", about: text(input.title) || title, mono: false };
       }
       return { kind: "other", verb: item.tool, about: title || firstText(input), mono: false };

@@ -53,14 +53,13 @@ export function Menu({ label, actions, children, align = "end", side = "bottom",
 
 function Actions({ actions, close }: { actions: MenuAction[]; close: () => void }) {
   const list = useRef<HTMLDivElement>(null);
-  const items = () => [...(list.current?.querySelectorAll<HTMLButtonElement>("button:not(:disabled)") ?? [])];
-  useEffect(() => items()[0]?.focus(), []);
+  useEffect(() => buttonsIn(list.current)[0]?.focus(), []);
   return (
     <div
       ref={list}
       role="presentation"
       onKeyDown={(event) => {
-        const all = items();
+        const all = buttonsIn(list.current);
         const at = all.indexOf(document.activeElement as HTMLButtonElement);
         const to = { ArrowDown: at + 1, ArrowUp: at - 1 + all.length, Home: 0, End: all.length - 1 }[event.key];
         if (to !== undefined) {
@@ -95,4 +94,8 @@ function Actions({ actions, close }: { actions: MenuAction[]; close: () => void 
       )}
     </div>
   );
+}
+
+function buttonsIn(list: HTMLElement | null): HTMLButtonElement[] {
+  return [...(list?.querySelectorAll<HTMLButtonElement>("button:not(:disabled)") ?? [])];
 }

@@ -49,7 +49,7 @@ export function Picker({ label, options, value, onPick, icon, placeholder = "Cho
         aria-expanded={open}
         aria-controls={open ? id : undefined}
         onClick={() => setOpen(!open)}
-        className={`inline-flex h-7 max-w-56 min-w-0 items-center gap-1.5 rounded-md px-2 text-xs font-medium text-ink-2 transition-colors hover:bg-hover hover:text-ink disabled:pointer-events-none disabled:opacity-50 aria-expanded:bg-hover coarse:h-9 ${className}`}
+        className={`inline-flex h-7 max-w-56 min-w-14 items-center gap-1.5 rounded-md px-2 text-xs font-medium text-ink-2 transition-colors hover:bg-hover hover:text-ink disabled:pointer-events-none disabled:opacity-50 aria-expanded:bg-hover coarse:h-9 ${className}`}
       >
         {icon && <span className="shrink-0 text-ink-3 [&>svg]:size-3.5">{icon}</span>}
         <span className="truncate">{chosen?.label ?? value ?? placeholder}</span>
