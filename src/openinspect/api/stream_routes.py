@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy import delete, func, insert, select
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
+from openinspect.db.engine import is_lost
 from openinspect.db.tables import stream_tickets, users
 from openinspect.identity.credentials import Principal, hash_secret
 from openinspect.live.hub import Channel, Watcher
@@ -167,6 +168,8 @@ class _Watching:
                 return 1001, "silent for too long"
             case WebSocketDisconnect() | RuntimeError() | None:
                 return 1000, ""
+        if is_lost(error):
+            return 1013, "the database is away: resume from your cursor"
         log.error("stream.failed", session=self.channel.session_id, exc_info=error)
         return 1011, "the server had a fault: resume from your cursor"
 

@@ -135,7 +135,7 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
 
 def is_lost(error: BaseException) -> bool:
     """Whether this error says that the connection was lost or could not be made, not that a statement was wrong."""
-    if isinstance(error, sqlalchemy.exc.TimeoutError):
+    if isinstance(error, sqlalchemy.exc.TimeoutError | DatabaseUnavailable):
         return True
     if isinstance(error, sqlalchemy.exc.DBAPIError):
         return error.connection_invalidated or (error.orig is not None and is_lost(error.orig))

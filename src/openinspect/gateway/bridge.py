@@ -22,9 +22,11 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from openinspect.db.engine import is_lost
+from openinspect.db.errors import DatabaseError
 from openinspect.db.tables import commands, open_parts, sandboxes
 from openinspect.live.hub import Channel, Hub
 from openinspect.problems import ProblemError
@@ -59,6 +61,7 @@ HELLO_SECONDS = 10.0
 _COUNT_AT_ONCE = 2_000
 _BUFFER = 8_000
 _SEEN_GRAIN_SECONDS = 15.0
+_TRY_AGAIN = 1013
 _UPSERT = text(
     f"INSERT INTO {open_parts.name} (session_id, part_id, turn_id, kind, text) "
     "SELECT :s, :p, :t, :k, :x FROM prompts WHERE prompts.id = :t AND prompts.status = 'running' AND NOT EXISTS ("
@@ -244,6 +247,13 @@ async def receive(socket: WebSocket, seconds: float) -> Any:
         ) from None
 
 
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
 class Bridge:
     """The bridges of this process. ``serve`` is the endpoint, ``poke`` says that a sandbox has a command."""
 
@@ -275,6 +285,12 @@ class Bridge:
             await socket.accept()
             await socket.close(CLOSE_UNAUTHORISED, problem.message[:120])
             return
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            await socket.accept()
+            await socket.close(_TRY_AGAIN, "the database is away")
+            return
         await socket.accept()
         connection: BridgeConnection | None = None
         try:
@@ -291,9 +307,7 @@ class Bridge:
             finally:
                 self.hub.release(grant.session_id)
         except* _Closed as group:
-            closed = group.exceptions[0]
-            while isinstance(closed, BaseExceptionGroup):
-                closed = closed.exceptions[0]
+            closed = _leaves(group)[0]
             assert isinstance(closed, _Closed)
             log.info("bridge.closed", sandbox=grant.sandbox_id, code=closed.code, reason=closed.reason)
             if socket.application_state is WebSocketState.CONNECTED:
@@ -306,6 +320,15 @@ class Bridge:
                 and socket.client_state is WebSocketState.CONNECTED
             ):
                 await socket.close(1011)
+        except* (SQLAlchemyError, DatabaseError) as group:
+            if not all(is_lost(error) for error in _leaves(group)):
+                raise
+            log.warning("bridge.database_away", sandbox=grant.sandbox_id)
+            if (
+                socket.application_state is WebSocketState.CONNECTED
+                and socket.client_state is WebSocketState.CONNECTED
+            ):
+                await socket.close(_TRY_AGAIN, "the database is away")
         finally:
             if connection is not None and self._connections.get(grant.sandbox_id) is connection:
                 del self._connections[grant.sandbox_id]

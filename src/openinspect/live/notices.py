@@ -13,6 +13,7 @@ from collections.abc import Callable
 import psycopg
 import structlog
 
+from openinspect.db.errors import DatabaseUnavailable
 from openinspect.sessions.log import PROCESS_ID
 
 log = structlog.get_logger()
@@ -59,7 +60,7 @@ class Notices:
                 async with await self._connect() as connection:  # type: ignore[misc]
                     pause = 0.1
                     await work(connection)
-            except (psycopg.Error, OSError, TimeoutError) as error:
+            except (psycopg.Error, DatabaseUnavailable, OSError, TimeoutError) as error:
                 log.info("notices.connection_lost", error=type(error).__name__)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
