@@ -114,7 +114,7 @@ def complete(lock: dict[str, Any]) -> dict[str, Any]:
     A registry that mirrors only the platforms which somebody has asked for makes npm write a lock without the others, and `npm ci` then refuses it.
     Where the wish is an exact version, the entry can be written all the same; it has no hash, and other platforms than it names skip it.
     """
-    packages: dict[str, dict[str, Any]] = lock["packages"]
+    packages: dict[str, dict[str, Any]] = {place: dict(entry) for place, entry in lock["packages"].items()}
     for place, entry in list(packages.items()):
         if not entry.get("link"):
             entry.pop("resolved", None)

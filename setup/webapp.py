@@ -57,7 +57,7 @@ def _ensure_packages(node: Node) -> None:
     run(
         node.npm_command("ci"),
         what="npm ci of web",
-        remedy="check the connection to the npm registry (npm's own settings apply) and run the command again",
+        remedy="check the connection to the npm registry (npm's own settings apply) and run the command again; where the lock is not in sync, `make lock`",
         log="web-packages",
         seconds=900,
         cwd=SOURCES,
