@@ -72,7 +72,8 @@ class LlmDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            raise RuntimeError(f"models are served over HTTP, not {scope['type']}")
+            await send({"type": "websocket.close", "code": 1008})
+            return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         provider_id, _, rest = path.lstrip("/").partition("/v1/")
         owner = provider(provider_id)

@@ -184,7 +184,8 @@ class ToolsDoor(Generic[G]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            raise RuntimeError(f"tools are served over HTTP, not {scope['type']}")
+            await send({"type": "websocket.close", "code": 1008})
+            return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path.rstrip("/") != "/mcp":
             await _problem(404, "not_found", "The tools are at /tools/mcp.")(scope, receive, send)
