@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from openinspect.testing import ScriptedModel, create_sample_repository
 
 CHECKOUT = Path(__file__).parents[2]
 TOOLBOX = CHECKOUT / ".tools/toolbox/node_modules/opencode-ai/bin/opencode.exe"
+
+# Reading the machine's certificates for every client would be most of these tests' time.
+TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 PATHS = {
     "anthropic": "/anthropic/v1/messages",
@@ -53,7 +57,7 @@ def model(running_model: ScriptedModel) -> ScriptedModel:
 
 @pytest.fixture
 async def client(anyio_backend: str) -> AsyncIterator[httpx2.AsyncClient]:
-    async with httpx2.AsyncClient(timeout=20) as session:
+    async with httpx2.AsyncClient(timeout=20, verify=TLS) as session:
         yield session
 
 
@@ -96,7 +100,7 @@ class SmallAgent:
         for _ in range(limit):
             body = {"model": "claude-sonnet-4-5", "max_tokens": 1000, "messages": messages, "tools": tools}
             answer = (
-                httpx2.post(self.model.url + PATHS["anthropic"], json=body, timeout=20)
+                httpx2.post(self.model.url + PATHS["anthropic"], json=body, timeout=20, verify=TLS)
                 .raise_for_status()
                 .json()
             )
