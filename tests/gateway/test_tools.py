@@ -194,6 +194,19 @@ async def test_only_a_sandbox_gets_in(door: Door):
         assert answer.status_code == 413
 
 
+async def test_a_web_socket_is_closed(door: Door):
+    said: list[Any] = []
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    await door.door({"type": "websocket", "path": "/mcp", "headers": []}, receive, send)
+    assert said == [{"type": "websocket.close", "code": 1008}]
+
+
 async def test_an_unknown_tool_is_an_error_of_the_tool(door: Door):
     await door.door.warm()
     text, failed = await door.door._call(Grant("ses_1", "prm_1"), "rm", {})  # pyright: ignore[reportPrivateUsage]
