@@ -113,10 +113,7 @@ async def _run(
             await asyncio.wait((watch, reading), return_when=asyncio.FIRST_COMPLETED)
             if watch.done():
                 watch.result()
-                raise CloneRefused(
-                    f"The repository is larger than {limits.size_bytes >> 20} MiB",
-                    "Clone it by hand on the server and register its folder.",
-                )
+                raise _too_large(limits)
             messages = await reading
             code = await process.wait()
         finally:
@@ -125,6 +122,8 @@ async def _run(
             await asyncio.gather(watch, reading, return_exceptions=True)
     if code != 0:
         raise _failure(address, messages)
+    if await asyncio.to_thread(_size, partial) > limits.size_bytes:  # it grew after the last look
+        raise _too_large(limits)
 
 
 async def _read_progress(stream: asyncio.StreamReader, on_progress: OnProgress) -> str:
@@ -162,6 +161,13 @@ def _size(folder: Path) -> int:
             except FileNotFoundError:
                 continue  # git renames and removes while we look
     return total
+
+
+def _too_large(limits: CloneLimits) -> CloneRefused:
+    return CloneRefused(
+        f"The repository is larger than {limits.size_bytes >> 20} MiB",
+        "Clone it by hand on the server and register its folder.",
+    )
 
 
 def _failure(address: CloneAddress, messages: str) -> CloneFailed:
