@@ -10,7 +10,7 @@ export function Home() {
   return (
     <main className="scroll-thin min-h-0 flex-1 overflow-y-auto">
       <title>Open-Inspect</title>
-      <div className="mx-auto w-full max-w-[58rem] px-4 pt-[max(2rem,9vh)] pb-16 sm:px-8">
+      <div className="mx-auto w-full max-w-[58rem] px-4 pt-8 sm:pt-[max(2rem,9vh)] pb-16 sm:px-8">
         {can("sessions.create") && (
           <section aria-label="New session" className="mb-10 sm:mb-14">
             <h1 className="mb-4 text-xl font-semibold tracking-tight text-balance sm:text-2xl">What shall be done, {first}?</h1>

@@ -47,7 +47,9 @@ const session = createRoute({
   path: "/sessions/$sessionId",
   validateSearch: (search: Record<string, unknown>): { panel?: PanelName | "none" } => {
     const panel = [...PANELS, "none" as const].find((one) => one === search.panel);
-    return panel ? { panel } : {};
+    if (panel) return { panel };
+    // Addresses of pull requests, as the agent and the command line give them, lead to the session that made them.
+    return typeof search["pull-request"] === "string" ? { panel: "pull-requests" } : {};
   },
   component: lazyRouteComponent(() => import("./session"), "SessionPage"),
 });

@@ -38,6 +38,7 @@ export function ModelPicker({ value, onPick, side }: { value: ModelChoice; onPic
         <Picker
           label="Effort"
           icon={<Gauge />}
+          compact={side === "top"}
           side={side}
           value={effort}
           placeholder="Effort"

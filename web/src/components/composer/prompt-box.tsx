@@ -99,7 +99,7 @@ export function PromptBox({ text, onText, pictures, onSend, sendLabel, placehold
         </p>
       )}
       <div className={`flex items-center gap-0.5 p-1.5 ${rows > 1 ? "flex-wrap" : ""}`}>
-        <div className={`flex min-w-0 items-center gap-0.5 ${rows > 1 ? "flex-wrap" : ""}`}>{tools}</div>
+        <div className={rows > 1 ? "contents" : "flex min-w-0 items-center gap-0.5"}>{tools}</div>
         <div className="ml-auto flex shrink-0 items-center gap-1.5">
           <input
             ref={file}
@@ -117,8 +117,8 @@ export function PromptBox({ text, onText, pictures, onSend, sendLabel, placehold
           </Button>
           {actions}
           <span title={blocked}>
-            <Button look="primary" size="sm" aria-label={sendLabel} disabled={!ready} busy={busy} onClick={onSend} className="h-7.5 pr-1.5 pl-2.5">
-              {sendLabel}
+            <Button look="primary" size="sm" aria-label={sendLabel} disabled={!ready} busy={busy} onClick={onSend} className="h-7.5 px-2 sm:pr-1.5 sm:pl-2.5">
+              <span className={rows > 1 ? "" : "max-sm:sr-only"}>{sendLabel}</span>
               <Kbd>{`${MOD}⏎`}</Kbd>
               <ArrowUp className="size-4 sm:hidden coarse:block" aria-hidden />
             </Button>

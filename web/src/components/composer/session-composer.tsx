@@ -81,7 +81,7 @@ export function SessionComposer({ area, onStop }: { area: RefObject<HTMLTextArea
           running && (
             <Button size="sm" look="danger" className="h-7.5" onClick={onStop} disabled={running.stop_requested} aria-label={running.stop_requested ? "Stopping" : "Stop the agent"}>
               <Square className="size-3 fill-current" aria-hidden />
-              {running.stop_requested ? "Stopping…" : "Stop"}
+              <span className="max-sm:sr-only">{running.stop_requested ? "Stopping…" : "Stop"}</span>
               <Kbd>Esc</Kbd>
             </Button>
           )

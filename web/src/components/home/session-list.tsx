@@ -43,7 +43,7 @@ export function SessionList() {
     <section aria-label="Sessions">
       <div className="mb-2 flex flex-wrap items-center gap-1.5">
         <h2 className="mr-auto text-md font-semibold">Sessions</h2>
-        <label className="flex h-7 items-center gap-1.5 rounded-md px-2 text-ink-3 focus-within:bg-hover hover:bg-hover coarse:h-9">
+        <label className="flex h-7 items-center gap-1.5 rounded-md px-2 text-ink-3 focus-within:bg-hover hover:bg-hover max-sm:order-last max-sm:w-full max-sm:bg-hover coarse:h-9">
           <Search className="size-3.5 shrink-0" aria-hidden />
           <input
             type="search"
@@ -52,7 +52,7 @@ export function SessionList() {
             value={words}
             onChange={(event) => setWords(event.target.value)}
             onBlur={() => change({ q: words.trim() || undefined })}
-            className="w-28 bg-transparent text-xs text-ink outline-none sm:w-36"
+            className="w-full bg-transparent text-xs text-ink outline-none sm:w-36"
           />
         </label>
         <Toggle on={mine} onChange={(on) => change({ mine: on || undefined })} icon={<UserRound />}>
@@ -104,9 +104,9 @@ const SessionRow = memo(function SessionRow({ session }: { session: SessionSumma
         to="/sessions/$sessionId"
         params={{ sessionId: session.id }}
         data-session
-        className="grid grid-cols-[auto_minmax(0,1fr)_auto] items-center gap-x-3 px-3.5 py-2.5 -outline-offset-2 hover:bg-hover sm:grid-cols-[auto_minmax(0,1fr)_auto_4.5rem_auto_2.75rem]"
+        className="grid grid-cols-[auto_minmax(0,1fr)_auto_auto] items-center gap-x-3 px-3.5 py-2.5 -outline-offset-2 hover:bg-hover sm:grid-cols-[auto_minmax(0,1fr)_auto_4.5rem_auto_2.75rem]"
       >
-        <ActivityMark session={session} className="row-span-2 sm:row-span-1" />
+        <ActivityMark session={session} />
         <span className="min-w-0">
           <span className="block truncate font-medium">{titleOf(session)}</span>
           <span className="block truncate text-xs text-ink-3">
@@ -124,8 +124,10 @@ const SessionRow = memo(function SessionRow({ session }: { session: SessionSumma
         <span className="hidden text-right text-xs text-ink-3 tabular sm:block" title="What the models have cost">
           {session.cost_usd > 0 ? money(session.cost_usd) : ""}
         </span>
-        <Avatar name={session.owner.name} id={session.owner.id} size={20} />
-        <Ago at={session.updated_at} className="hidden text-right text-xs text-ink-3 tabular sm:block" />
+        <span className="hidden sm:flex">
+          <Avatar name={session.owner.name} id={session.owner.id} size={20} />
+        </span>
+        <Ago at={session.updated_at} className="text-right text-xs text-ink-3 tabular" />
       </Link>
     </li>
   );

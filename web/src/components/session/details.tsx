@@ -13,6 +13,7 @@ export function Details() {
   const standing = useStanding();
   const store = useStore();
   const connection = useView((view) => view.connection);
+  const here = useView((view) => view.people);
   const todos = useTimelineValue((one) => one.timeline.todos);
   useTimelineValue((one) => one.timeline.structure);
   const items = [...store.timeline.items.values()];
@@ -101,6 +102,7 @@ export function Details() {
         )}
       </Section>
       <Section title="People">
+        {here.length > 0 && <p className="mb-2 text-ink-2">Here now: {here.map((one) => (one.state === "idle" ? `${one.name} (away)` : one.name)).join(", ")}</p>}
         <ul className="space-y-1.5">
           {[...people.values()].map((person) => (
             <li key={person.id ?? person.name} className="flex items-center gap-2">

@@ -11,7 +11,7 @@ export function Presence() {
   const others = people.filter((one) => one.user_id !== user.id);
   if (others.length === 0) return null;
   return (
-    <ul aria-label={`Also here: ${others.map((one) => one.name).join(", ")}`} className="flex -space-x-1.5">
+    <ul aria-label={`Also here: ${others.map((one) => one.name).join(", ")}`} className="hidden -space-x-1 sm:flex">
       {others.slice(0, SHOWN).map((one) => (
         <li key={one.user_id} className="rounded-full ring-2 ring-(--page)" title={`${one.name}${one.typing ? ", typing" : one.state === "idle" ? ", away" : ""}`}>
           <Avatar name={one.name} id={one.user_id} size={22} dim={one.state === "idle"} />

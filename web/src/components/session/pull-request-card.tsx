@@ -11,7 +11,7 @@ import { Ago } from "@/components/ui/ago";
 import { Button } from "@/components/ui/button";
 import { Menu } from "@/components/ui/menu";
 import { ProblemNote } from "@/components/ui/problem-note";
-import { Prose } from "@/components/markdown/markdown";
+import { Prose } from "@/components/markdown/prose";
 
 type Known = Pick<PullRequest, "number" | "title" | "state" | "draft" | "repository" | "head" | "base">;
 

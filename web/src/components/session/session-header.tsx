@@ -29,7 +29,7 @@ export function SessionHeader({ panel, onPanel }: { panel: PanelName | null; onP
   const archived = standing.status === "archived";
   const target = standing.targets[0];
   return (
-    <header className="flex h-12 shrink-0 items-center gap-1.5 border-b pr-1.5 pl-1.5 sm:gap-2 sm:pr-2 sm:pl-4">
+    <header className="@container flex h-12 shrink-0 items-center gap-1.5 border-b pr-1.5 pl-1.5 sm:gap-2 sm:pr-2 sm:pl-4">
       <Button look="ghost" size="icon" className="sm:hidden" aria-label="All sessions" onClick={() => navigate({ to: "/" })}>
         <ArrowLeft className="size-4" />
       </Button>

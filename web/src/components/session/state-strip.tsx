@@ -66,7 +66,7 @@ function Mark({ truth }: { truth: Truth }) {
         <Sign truth={truth} className="size-3.5" />
         <span className={`absolute -right-0.5 -bottom-0.5 size-1.5 rounded-full ring-2 ring-(--page) ${DOTS[truth.tone]}`} />
       </span>
-      {loud && <span className="hidden max-w-36 truncate xl:inline">{truth.word}</span>}
+      <span className={`hidden max-w-36 truncate ${loud ? "@3xl:inline" : "@5xl:inline"}`}>{truth.word}</span>
     </span>
   );
 }

@@ -10,7 +10,7 @@ import { Avatar } from "@/components/ui/avatar";
 import { Button } from "@/components/ui/button";
 import { CopyButton } from "@/components/ui/copy-button";
 import { Dialog } from "@/components/ui/dialog";
-import { Field, Select, fieldClass } from "@/components/ui/field";
+import { Field, Select, fieldLook } from "@/components/ui/field";
 import { ProblemNote } from "@/components/ui/problem-note";
 import { complain, say } from "@/components/ui/toasts";
 import { exact } from "@/components/ui/words";
@@ -122,7 +122,7 @@ function Member({ user, onLink }: { user: User; onLink: () => void }) {
         </p>
       </div>
       {manageable ? (
-        <select aria-label={`Role of ${user.name}`} value={user.role} onChange={(event) => void change({ role: event.target.value as Role }, "The role is changed.")} className={`${fieldClass} w-auto`}>
+        <select aria-label={`Role of ${user.name}`} value={user.role} onChange={(event) => void change({ role: event.target.value as Role }, "The role is changed.")} className={fieldLook}>
           {roles.map((role) => (
             <option key={role} value={role}>
               {role}

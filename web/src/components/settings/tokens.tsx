@@ -53,7 +53,7 @@ function TokenRow({ token }: { token: Token }) {
       <div className="min-w-0 flex-1">
         <p className="truncate font-medium">{token.name}</p>
         <p className="text-xs text-ink-3">
-          {token.scopes.includes("*") ? "All that you may" : token.scopes.join(", ")} · made <Ago at={token.created_at} /> ago
+          {token.scopes.includes("*") ? "All that you may" : token.scopes.join(", ")} · made {new Date(token.created_at).toLocaleDateString()}
           {token.expires_at && (
             <>
               {" · "}
@@ -62,7 +62,7 @@ function TokenRow({ token }: { token: Token }) {
           )}
         </p>
       </div>
-      <span className="text-xs text-ink-3">{token.last_used_at ? <>last used <Ago at={token.last_used_at} /></> : "never used"}</span>
+      <span className="text-xs text-ink-3">{token.last_used_at ? <>used <Ago at={token.last_used_at} /></> : "never used"}</span>
       <Button look="danger" size="sm" onClick={() => setAsking(true)}>
         Revoke
       </Button>

@@ -104,7 +104,7 @@ export function CommandMenu({ onClose }: { onClose: () => void }) {
               onClick={() => run(one)}
               className="flex cursor-pointer items-center gap-3 rounded-md px-2.5 py-2 text-sm data-[active=true]:bg-hover coarse:py-3"
             >
-              <span className="text-ink-3 [&>svg]:size-4">{one.icon}</span>
+              <span className="flex text-ink-3 [&>svg]:size-4">{one.icon}</span>
               <span className="min-w-0 flex-1 truncate">{one.label}</span>
               {one.aside && <span className="shrink-0 text-xs text-ink-3">{one.aside}</span>}
             </div>

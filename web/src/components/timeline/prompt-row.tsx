@@ -21,7 +21,7 @@ export function PromptRow({ item }: { item: PromptItem }) {
   const [editing, setEditing] = useState(false);
   const queued = item.status === "queued";
   return (
-    <article aria-label={`Prompt of ${item.author.name}`} className={`group/prompt mt-7 rounded-xl border bg-surface px-4 py-3 shadow-card ${item.status === "cancelled" ? "opacity-60" : ""}`}>
+    <article aria-label={`Prompt of ${item.author.name}`} className={`group/prompt mt-7 mb-2 rounded-xl border bg-surface px-4 py-3 shadow-card ${item.status === "cancelled" ? "opacity-60" : ""}`}>
       <header className="mb-1.5 flex min-w-0 items-center gap-2 text-xs text-ink-3">
         <Avatar name={item.author.name} id={item.author.id} label={false} />
         <span className="truncate font-medium text-ink">{item.author.name}</span>

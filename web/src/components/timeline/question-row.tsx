@@ -6,7 +6,7 @@ import { useCan } from "@/components/shell/me";
 import { Button } from "@/components/ui/button";
 import { fieldClass } from "@/components/ui/field";
 import { complain } from "@/components/ui/toasts";
-import { exact } from "@/components/ui/words";
+import { clock, exact } from "@/components/ui/words";
 import type { QuestionItem } from "@/session/items";
 import { useStore } from "@/session/use-session";
 
@@ -20,7 +20,7 @@ export function QuestionRow({ item }: { item: QuestionItem }) {
         <MessageCircleQuestion className={`size-4 ${open ? "text-warn" : "text-ink-3"}`} aria-hidden />
         {open ? (
           <span>
-            The agent waits for an answer until <time dateTime={item.deadline}>{exact(item.deadline)}</time>
+            The agent waits for an answer until <time dateTime={item.deadline} title={exact(item.deadline)}>{clock(item.deadline)}</time>
             {item.fallback && <>; then it goes on with: {item.fallback}</>}
           </span>
         ) : (

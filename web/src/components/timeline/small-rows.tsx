@@ -5,7 +5,7 @@ import { useCan } from "@/components/shell/me";
 import { Button } from "@/components/ui/button";
 import { CopyButton } from "@/components/ui/copy-button";
 import { complain } from "@/components/ui/toasts";
-import { count, duration, exact, money, plural } from "@/components/ui/words";
+import { clock, count, duration, exact, money, plural } from "@/components/ui/words";
 import type { CommitItem, FooterItem, NoticeItem } from "@/session/items";
 import type { Row } from "@/session/rows";
 import { useStore } from "@/session/use-session";
@@ -93,7 +93,9 @@ export function FooterRow({ item }: { item: FooterItem }) {
         {count(item.inputTokens)} in · {count(item.outputTokens)} out
       </span>
       <span title="What the model cost">{money(item.costUsd)}</span>
-      <time dateTime={item.at}>{exact(item.at)}</time>
+      <time dateTime={item.at} title={exact(item.at)}>
+        {clock(item.at)}
+      </time>
     </p>
   );
   if (item.status === "completed") return <footer className="pt-1 pb-3">{figures}</footer>;

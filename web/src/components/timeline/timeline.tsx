@@ -63,6 +63,16 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
     const element = scroller.current;
     if (element && stuck.current && element.scrollHeight - element.scrollTop - element.clientHeight > 0) element.scrollTop = element.scrollHeight;
   });
+  useEffect(() => {
+    const element = scroller.current;
+    if (!element) return;
+    // A banner or a longer prompt takes room from below.
+    const observer = new ResizeObserver(() => {
+      if (stuck.current) element.scrollTop = element.scrollHeight;
+    });
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, []);
   const toEnd = useCallback(() => {
     stuck.current = true;
     setAtEnd(true);

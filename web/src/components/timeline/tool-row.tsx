@@ -44,7 +44,7 @@ export const ToolRow = memo(function ToolRow({ item }: { item: ToolItem }) {
           className={`flex min-w-0 flex-1 items-center gap-2 text-left text-sm coarse:min-h-10 ${preview ? "px-3 py-1.5 hover:bg-hover" : "px-2 py-1"}`}
         >
           <Mark item={item} Sign={Sign} />
-          <span className="shrink-0 text-ink-2">{words.verb}</span>
+          {words.verb && <span className="shrink-0 text-ink-2">{words.verb}</span>}
           <span className={`min-w-0 truncate ${words.mono ? "font-mono text-xs" : ""} ${preview ? "text-ink" : "text-ink-2"}`}>{words.about}</span>
           {diff.length > 0 && <DiffCounts lines={diff} />}
           <span className="ml-auto flex shrink-0 items-center gap-1.5 pl-2 text-xs text-ink-3 tabular">

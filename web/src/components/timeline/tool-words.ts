@@ -14,7 +14,9 @@ export function toolWords(item: Pick<ToolItem, "tool" | "title" | "input" | "sta
   switch (item.tool.toLowerCase()) {
     case "bash":
     case "shell":
-      return { kind: "shell", verb: going ? "Running" : "Ran", about: text(input.description) || firstLine(text(input.command)) || title, mono: !text(input.description) };
+      return text(input.description)
+        ? { kind: "shell", verb: "", about: text(input.description), mono: false }
+        : { kind: "shell", verb: going ? "Running" : "Ran", about: firstLine(text(input.command)) || title, mono: true };
     case "edit":
     case "multiedit":
     case "str_replace":
@@ -36,7 +38,7 @@ export function toolWords(item: Pick<ToolItem, "tool" | "title" | "input" | "sta
     case "grep":
       return { kind: "search", verb: going ? "Searching" : "Searched", about: `${text(input.pattern)}${path ? ` in ${path}` : ""}` || title, mono: true };
     case "glob":
-      return { kind: "search", verb: going ? "Finding" : "Found", about: `${text(input.pattern)}${path ? ` in ${path}` : ""}` || title, mono: true };
+      return { kind: "search", verb: going ? "Looking for" : "Looked for", about: `${text(input.pattern)}${path ? ` in ${path}` : ""}` || title, mono: true };
     case "webfetch":
     case "websearch":
       return { kind: "web", verb: going ? "Fetching" : "Fetched", about: text(input.url) || text(input.query) || title, mono: true };

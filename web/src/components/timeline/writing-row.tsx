@@ -1,14 +1,13 @@
 import { Brain, ChevronRight } from "lucide-react";
 import { useState } from "react";
-import { Prose } from "@/components/markdown/markdown";
+import { Prose } from "@/components/markdown/prose";
 import { CopyButton } from "@/components/ui/copy-button";
 import type { WritingItem } from "@/session/items";
 
 export function TextRow({ item }: { item: WritingItem }) {
   return (
     <div className="group/text relative py-1.5">
-      <Prose text={item.text} />
-      {item.streaming && <span aria-hidden className="ml-0.5 inline-block h-4 w-[3px] translate-y-0.5 animate-breathe rounded-full bg-accent" />}
+      <Prose text={item.text} className={item.streaming ? "prose-growing" : ""} />
       {item.truncated && <p className="mt-1 text-xs text-ink-3">The text breaks off here.</p>}
       {!item.streaming && (
         <CopyButton text={item.text} label="Copy as markdown" className="absolute -top-0.5 -right-1 bg-page opacity-0 group-hover/text:opacity-100 focus-visible:opacity-100 lg:-right-8" />

@@ -1,4 +1,4 @@
-const HUES = [15, 45, 85, 140, 175, 215, 250, 285, 320, 350];
+const HUES = [12, 38, 150, 172, 200, 228, 256, 284, 312, 340];
 
 function hue(key: string): number {
   let sum = 0;
@@ -16,8 +16,8 @@ export function Avatar({ name, id, size = 20, dim = false, label = true }: { nam
   return (
     <span
       {...(label ? { role: "img", "aria-label": name, title: name } : { "aria-hidden": true })}
-      className={`inline-flex shrink-0 items-center justify-center rounded-full font-semibold text-white select-none ${dim ? "opacity-50" : ""}`}
-      style={{ width: size, height: size, fontSize: size * (shown.length > 1 ? 0.4 : 0.46), background: `oklch(0.52 0.11 ${hue(id ?? name)})` }}
+      className={`inline-flex shrink-0 items-center justify-center rounded-full font-semibold text-white select-none ${dim ? "saturate-[0.25]" : ""}`}
+      style={{ width: size, height: size, fontSize: size * (shown.length > 1 ? 0.4 : 0.46), background: `oklch(0.53 0.1 ${hue(id ?? name)})` }}
     >
       {shown}
     </span>

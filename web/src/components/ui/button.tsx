@@ -18,7 +18,7 @@ const SIZES = {
 type ButtonProps = ComponentProps<"button"> & { look?: keyof typeof LOOKS; size?: keyof typeof SIZES; busy?: boolean };
 
 export function buttonClass(look: keyof typeof LOOKS = "secondary", size: keyof typeof SIZES = "md"): string {
-  return `inline-flex shrink-0 items-center justify-center rounded-md font-medium whitespace-nowrap select-none transition-colors duration-100 disabled:pointer-events-none disabled:opacity-45 ${LOOKS[look]} ${SIZES[size]}`;
+  return `inline-flex shrink-0 items-center justify-center rounded-md font-medium whitespace-nowrap select-none transition-colors duration-100 disabled:pointer-events-none disabled:opacity-40 ${LOOKS[look]} ${SIZES[size]}`;
 }
 
 export function Button({ look, size, busy = false, className = "", disabled, ...rest }: ButtonProps) {

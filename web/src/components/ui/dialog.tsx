@@ -25,9 +25,11 @@ export function Dialog({ title, onClose, children, look = "window", bare = false
   const id = useId();
   useEffect(() => {
     const dialog = element.current;
+    // A sheet takes the focus itself: on a phone a ring about its first button would only be noise.
+    if (look === "sheet") dialog?.setAttribute("autofocus", "");
     if (dialog && !dialog.open) dialog.showModal();
     return () => dialog?.close();
-  }, []);
+  }, [look]);
   return (
     // oxlint-disable-next-line jsx-a11y/no-noninteractive-element-interactions, jsx-a11y/click-events-have-key-events -- a click beside the window closes it, as Escape does
     <dialog
@@ -38,7 +40,7 @@ export function Dialog({ title, onClose, children, look = "window", bare = false
         onClose();
       }}
       onClick={(event) => event.target === element.current && onClose()}
-      className={`flex-col overflow-hidden bg-surface shadow-float backdrop:bg-black/30 open:flex open:animate-rise dark:backdrop:bg-black/55 ${LOOKS[look]} ${className}`}
+      className={`flex-col overflow-hidden bg-surface shadow-float outline-none backdrop:bg-black/30 open:flex open:animate-rise dark:backdrop:bg-black/55 ${LOOKS[look]} ${className}`}
     >
       {bare ? (
         <h2 id={id} className="sr-only">

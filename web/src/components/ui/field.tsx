@@ -1,7 +1,8 @@
 import { type ComponentProps, type ReactNode, useId } from "react";
 
-export const fieldClass =
-  "h-8 w-full rounded-md border border-line-strong bg-surface px-2.5 text-sm outline-none focus:border-accent focus:ring-2 focus:ring-accent/20 coarse:h-10";
+export const fieldLook =
+  "h-8 rounded-md border border-line-strong bg-surface px-2.5 text-sm outline-none focus:border-accent focus:ring-2 focus:ring-accent/20 coarse:h-10";
+export const fieldClass = `w-full ${fieldLook}`;
 
 export function Field({ label, help, ...rest }: ComponentProps<"input"> & { label: string; help?: ReactNode }) {
   const id = useId();

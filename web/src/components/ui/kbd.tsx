@@ -5,7 +5,7 @@ export const MOD = MAC ? "⌘" : "Ctrl ";
 
 export function Kbd({ children }: { children: string }) {
   return (
-    <kbd aria-hidden className="hidden rounded border border-line px-1 font-sans text-2xs leading-4 text-ink-3 sm:inline-block coarse:hidden">
+    <kbd aria-hidden className="hidden rounded border border-current/25 px-1 font-sans text-2xs leading-4 opacity-70 sm:inline-block coarse:hidden">
       {children}
     </kbd>
   );

@@ -24,11 +24,13 @@ type PickerProps = {
   disabled?: boolean;
   side?: "top" | "bottom";
   className?: string;
-  /** Opens at once: for a palette that leads here. */
+  /** Below the list: a way to something that is not in it. */
   footer?: ReactNode;
+  /** Shows its sign alone on a phone. */
+  compact?: boolean;
 };
 
-export function Picker({ label, options, value, onPick, icon, placeholder = "Choose", empty = "Nothing to choose from", disabled, side, className = "", footer }: PickerProps) {
+export function Picker({ label, options, value, onPick, icon, placeholder = "Choose", empty = "Nothing to choose from", disabled, side, className = "", footer, compact = false }: PickerProps) {
   const [open, setOpen] = useState(false);
   const trigger = useRef<HTMLButtonElement>(null);
   const id = useId();
@@ -49,11 +51,11 @@ export function Picker({ label, options, value, onPick, icon, placeholder = "Cho
         aria-expanded={open}
         aria-controls={open ? id : undefined}
         onClick={() => setOpen(!open)}
-        className={`inline-flex h-7 max-w-56 min-w-14 items-center gap-1.5 rounded-md px-2 text-xs font-medium text-ink-2 transition-colors hover:bg-hover hover:text-ink disabled:pointer-events-none disabled:opacity-50 aria-expanded:bg-hover coarse:h-9 ${className}`}
+        className={`inline-flex h-7 max-w-56 min-w-0 items-center gap-1.5 rounded-md px-2 text-xs font-medium text-ink-2 transition-colors hover:bg-hover hover:text-ink disabled:pointer-events-none disabled:opacity-50 aria-expanded:bg-hover coarse:h-9 ${className}`}
       >
         {icon && <span className="shrink-0 text-ink-3 [&>svg]:size-3.5">{icon}</span>}
-        <span className="truncate">{chosen?.label ?? value ?? placeholder}</span>
-        <ChevronsUpDown className="size-3 shrink-0 text-ink-3" aria-hidden />
+        <span className={`truncate ${compact ? "max-sm:sr-only" : ""}`}>{chosen?.label ?? value ?? placeholder}</span>
+        <ChevronsUpDown className="hidden size-3 shrink-0 text-ink-3 sm:block" aria-hidden />
       </button>
       {open && (
         <Floating anchor={trigger} side={side} onClose={() => setOpen(false)} className="w-72">

@@ -16,6 +16,13 @@ export function exact(at: string): string {
   return new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
 }
 
+/** The time of day; with the day when it is not today. */
+export function clock(at: string, now = new Date()): string {
+  const date = new Date(at);
+  const today = date.toDateString() === now.toDateString();
+  return date.toLocaleString(undefined, { ...(today ? {} : { day: "numeric", month: "short" }), hour: "2-digit", minute: "2-digit" });
+}
+
 export function duration(ms: number): string {
   if (ms < 950) return `${Math.round(ms)} ms`;
   const seconds = ms / 1000;
@@ -29,7 +36,7 @@ export function duration(ms: number): string {
 export function money(usd: number): string {
   if (usd === 0) return "$0";
   if (usd < 0.001) return "<$0.001";
-  if (usd < 0.1) return `$${usd.toFixed(3)}`;
+  if (usd < 0.01) return `$${usd.toFixed(3)}`;
   return `$${usd.toFixed(2)}`;
 }
 

@@ -45,13 +45,9 @@ const Block = memo(function Block({ text }: { text: string }) {
   );
 });
 
-export const Prose = memo(function Prose({ text, className = "" }: { text: string; className?: string }) {
-  return (
-    <div className={`prose ${className}`}>
-      {blocksOf(text).map((block, at) => (
-        // oxlint-disable-next-line react/no-array-index-key -- pieces only ever grow at the end
-        <Block key={at} text={block} />
-      ))}
-    </div>
-  );
-});
+export default function Blocks({ text }: { text: string }) {
+  return blocksOf(text).map((block, at) => (
+    // oxlint-disable-next-line react/no-array-index-key -- pieces only ever grow at the end
+    <Block key={at} text={block} />
+  ));
+}
