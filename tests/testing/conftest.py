@@ -18,7 +18,7 @@ import pytest
 from openinspect.testing import ScriptedModel, create_sample_repository
 
 CHECKOUT = Path(__file__).parents[2]
-TOOLBOX = CHECKOUT / ".tools/toolbox/node_modules/opencode-ai/bin/opencode.exe"
+TOOLBOX = CHECKOUT / ".tools/toolbox/bin/opencode"
 
 # Reading the machine's certificates for every client would be most of these tests' time.
 TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
