@@ -93,6 +93,7 @@ class UnisolatedProvider:
         paths = spec.runtime.paths.model_copy(
             update={
                 **{name: str(place) for name, place in places.items()},
+                "shared": str(box / "shared"),
                 "toolbox": str(self._settings.toolbox),
                 "git_config": str(box / "gitconfig"),
             }

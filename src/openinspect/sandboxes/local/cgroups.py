@@ -24,6 +24,8 @@ from pathlib import Path
 from .plan import Bounds
 
 PARENT = "openinspect"
+HOLDERS = "holders"
+"""A group beside the boxes', without limits."""
 CONTROLLERS = ("memory", "cpu", "pids")
 _PERIOD = 100_000
 """Microseconds; the kernel's own default."""
@@ -46,7 +48,7 @@ class Refusal:
     remedy: str
 
 
-def _mounts() -> tuple[dict[str, Path], Path | None]:
+def mounted() -> tuple[dict[str, Path], Path | None]:
     """Version 1 hierarchies by controller, and where version 2 is mounted."""
     first: dict[str, Path] = {}
     second: Path | None = None
@@ -65,7 +67,7 @@ def _mounts() -> tuple[dict[str, Path], Path | None]:
 
 def locate(controllers: tuple[str, ...] = CONTROLLERS) -> Place | Refusal:
     """Finds, and makes where needed, the parent groups."""
-    first, second = _mounts()
+    first, second = mounted()
     if "memory" in first:
         return _locate_first(first)
     if second is not None:
@@ -172,6 +174,15 @@ def _values(version: int, controller: str, bounds: Bounds) -> list[tuple[str, st
 def join(place: Place, box_id: str, pid: int) -> None:
     for folder in place.folders(box_id):
         (folder / "cgroup.procs").write_text(str(pid))
+
+
+def leave(place: Place) -> None:
+    """Moves this process, a holder, out of the server's group: who restarts a service ends all that is in its group (version 2)."""
+    if place.version == 2:
+        leaf = next(iter(place.parents.values())) / HOLDERS
+        with contextlib.suppress(OSError):
+            leaf.mkdir(exist_ok=True)
+            (leaf / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def oom_kills(folders: list[Path]) -> int:

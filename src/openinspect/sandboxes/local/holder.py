@@ -7,8 +7,8 @@
     bubblewrap, the box's first process, the runtime: its descendants, each killed when the one above it goes
 
 So when the holder goes, also by SIGKILL, all in the box goes, the mounts with the last process of their namespace, and the loop device with
-the last mount. Run by root, only bubblewrap and below are in the box's user namespace (65,536 ids, host uid 0 not among them); run by an
-ordinary user the holder must be in it too, for it mounts.
+the last mount. It goes by itself when the box's folder is deleted. Run by root, only bubblewrap and below are in the box's user namespace
+(65,536 ids, host uid 0 not among them); run by an ordinary user the holder must be in it too, for it mounts.
 
 Files in the box's folder: see ``plan``. ``holder.json`` is there from the moment the holder lives; ``started`` in it from the moment the box
 runs. ``ended.json`` is there when the box ended while the holder lived. A set-up that failed leaves neither, and may be tried again.
@@ -20,6 +20,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -34,8 +35,12 @@ from .output import Output
 from .plan import IDS, Plan
 from .signals import Signals
 
-START_SECONDS = 15.0
-_DISK_SECONDS = 8.0
+START_SECONDS = 12.0
+_DISK_SECONDS = 5.0
+LOOK_SECONDS = 10.0
+"""How often it looks whether its folder is still there."""
+_OPEN_FILES = 65536
+_OOM_SCORE = 200
 
 
 def main(arguments: list[str]) -> int:
@@ -46,6 +51,7 @@ def main(arguments: list[str]) -> int:
         os.close(to_launcher[0])
         os.close(to_holder[1])
         os.setsid()
+        os.umask(0o022)
         _silence()
         Holder(box, said=to_launcher[1], heard=to_holder[0]).run()
     os.close(to_launcher[1])
@@ -82,6 +88,7 @@ class Holder:
         self._box = box
         self._said = said
         self._heard = heard
+        self._began = time.monotonic()
         self._ended = ""
         """Set when the box was asked to stop: why."""
         self._runtime: int | None = None
@@ -106,17 +113,26 @@ class Holder:
         (self._box / plan.HOLDER).unlink(missing_ok=True)
         self._say({"error": reason, "remedy": remedy, "unavailable": unavailable})
 
+    def _stage(self, what: str) -> None:
+        """Into the holder's own log, whose last line tells where it hangs, if it does."""
+        print(f"+{(time.monotonic() - self._began) * 1000:.0f} ms: {what}", file=sys.stderr, flush=True)
+
     def _say(self, message: dict[str, Any]) -> None:
         # The server may be gone by now; the box goes on.
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._said, (json.dumps(message) + "\n").encode())
+            if self._said >= 0:
+                os.write(self._said, (json.dumps(message) + "\n").encode())
+
+    def _fall_silent(self) -> None:
+        os.close(self._said)
+        self._said = -1
 
     def _hold(self) -> int:
         lock = os.open(self._box / plan.HOLDER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._say({"error": "the box has a holder already", "remedy": ""})
+            self._say({"held": True, "error": "the sandbox has a holder already"})
             return 1
         me = processes.identify(os.getpid())
         assert me is not None
@@ -124,11 +140,15 @@ class Holder:
         plan.write_whole(self._box / plan.HOLDER, json.dumps(note))
 
         the = plan.load(self._box)
+        self._stage("waiting for the disk")
         # Kept open to the end: it is the lock.
         disk_lock = disk.lock(Path(the.disk_dir), _DISK_SECONDS)
         signals = Signals()
+        self._stage("namespaces")
         self._own_mounts(the)
+        self._stage("mounting the disk and the file tree")
         rootfs.build(the)
+        self._stage("limits")
         place = cgroups.locate()
         limits = place if isinstance(place, cgroups.Place) else None
         groups = [] if limits is None else limits.folders(the.box_id)
@@ -137,19 +157,23 @@ class Holder:
             note["cgroups"] = [str(folder) for folder in groups]
             plan.write_whole(self._box / plan.HOLDER, json.dumps(note))
             cgroups.make(limits, the.box_id, the.bounds)
+            cgroups.leave(limits)
         log = Output(self._box / plan.RUNTIME_LOG)
+        self._stage("starting bubblewrap")
         try:
             monitor, status = self._start(the, limits, log)
             init = self._await_start(monitor, status)
             note["started"] = True
             note["init"] = init
             plan.write_whole(self._box / plan.HOLDER, json.dumps(note))
+            self._stage("running")
             self._say({"started": me})
-            os.close(self._said)
+            self._fall_silent()
             disk.empty_trash(rootfs.DISK)
             code = self._watch(monitor, signals, log)
         except BaseException:
-            cgroups.remove(groups)
+            log.drain()
+            cgroups.remove(groups, 1.0)
             raise
         if init is not None:
             self._gone(init)
@@ -190,6 +214,7 @@ class Holder:
         pid = os.fork()
         if pid == 0:
             try:
+                _bound_resources()
                 if the.root:
                     kernel.unshare(kernel.CLONE_NEWUSER)
                 os.write(confirm, b"1")
@@ -256,7 +281,9 @@ class Holder:
     def _watch(self, monitor: int, signals: Signals, log: Output) -> int:
         """Until bubblewrap ends. Returns the runtime's exit code, 128 more than the signal's number where it was one."""
         while True:
-            ready, _, _ = select.select([signals.read_end, *log.descriptors], [], [])
+            ready, _, _ = select.select([signals.read_end, *log.descriptors], [], [], LOOK_SECONDS)
+            if not ready and not (self._box / plan.PLAN).exists():
+                raise HostError("the folder of the sandbox was deleted: nobody could find it any more")
             if signals.read_end in ready and signals.stop_wanted():
                 self._ended = "stopped"
                 with contextlib.suppress(ProcessLookupError):
@@ -282,6 +309,19 @@ def _become_box_root() -> None:
     kernel.fresh_session_keyring()
     # Of this user namespace and those in it: bubblewrap needs none, and nothing in the box may make one.
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
+
+
+def _bound_resources() -> None:
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, _OPEN_FILES), min(files, _OPEN_FILES)))
+    _, core = resource.getrlimit(resource.RLIMIT_CORE)
+    if core == resource.RLIM_INFINITY or core > 1:
+        # One byte: the kernel then calls no handler of the host's, whereas it does with none.
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    score = Path("/proc/self/oom_score_adj")
+    # When the whole host is short of memory, sandboxes go before the server.
+    if int(score.read_text()) < _OOM_SCORE:
+        score.write_text(str(_OOM_SCORE))
 
 
 class _Report:

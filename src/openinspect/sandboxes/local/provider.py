@@ -8,7 +8,7 @@ the provider itself remembers nothing, so any server process can call any method
     stop      SIGTERM to the holder, who passes it on; after ``grace`` SIGKILL to the holder and to the box's first process
     release   stop without grace, cgroups, folder. The folder goes last, so that a release that was interrupted is seen by ``list_boxes``
 
-Blocking work runs in threads. Raises ``ProviderError`` and ``ProviderUnavailable`` only, and ``ValueError`` for an id that can't be a folder's
+Blocking work runs in threads, which a cancelled call waits for. Raises ``ProviderError`` and ``ProviderUnavailable`` only, and ``ValueError`` for an id that can't be a folder's
 name.
 """
 
@@ -24,9 +24,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+
+from anyio.to_thread import run_sync
 
 from openinspect.sandboxes.provider import (
     BoxSpec,
@@ -70,36 +72,39 @@ class LocalProvider:
         deadline = time.monotonic() + _CREATE_SECONDS
         box = self._box(spec.box_id)
         with _translated():
-            lock = await asyncio.to_thread(_lock, box, deadline)
-            try:
-                found = await asyncio.to_thread(self._found, box, deadline)
+            async with _alone(box, deadline):
+                found = await run_sync(self._found, box, deadline)
                 if found is not None:
                     return found
-                await asyncio.to_thread(self._prepare, spec)
-                return await self._launch(box, deadline)
-            finally:
-                os.close(lock)
+                await run_sync(self._prepare, spec)
+                answer = await self._launch(box, deadline)
+                if "held" in answer:
+                    # A launcher of a server that was killed has just been quicker.
+                    found = await run_sync(self._found, box, deadline)
+                    if found is not None:
+                        return found
+                return _started(box, answer)
 
     async def status(self, handle: Handle) -> BoxStatus:
-        return await asyncio.to_thread(self._status, handle)
+        return await run_sync(self._status, handle)
 
     async def stop(self, handle: Handle, grace: float = 5.0) -> None:
         with _translated():
-            await asyncio.to_thread(_stop, self._box(handle["box"]), _process(handle), grace)
+            await run_sync(_stop, self._box(handle["box"]), _process(handle), grace)
 
     async def release(self, box_id: str, handle: Handle | None) -> None:
         with _translated():
-            await asyncio.to_thread(self._release, box_id, handle)
+            await run_sync(self._release, box_id, handle)
 
     async def delete_disk(self, disk_id: str) -> None:
         with _translated():
-            await asyncio.to_thread(self._delete_disk, self._disk(disk_id))
+            await run_sync(self._delete_disk, self._disk(disk_id))
 
     async def list_boxes(self) -> list[str]:
-        return await asyncio.to_thread(_names, self._boxes)
+        return await run_sync(_names, self._boxes)
 
     async def list_disks(self) -> list[str]:
-        return await asyncio.to_thread(_names, self._disks)
+        return await run_sync(_names, self._disks)
 
     def _box(self, box_id: str) -> Path:
         return self._boxes / _checked_id(box_id)
@@ -158,7 +163,8 @@ class LocalProvider:
             )
         )
 
-    async def _launch(self, box: Path, deadline: float) -> Handle:
+    async def _launch(self, box: Path, deadline: float) -> dict[str, Any]:
+        """Starts the holder; what the launcher says of it."""
         command, environment = host.helper("holder", str(box))
         log = os.open(box / plan.HOLDER_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -176,22 +182,18 @@ class LocalProvider:
         try:
             out, _ = await asyncio.wait_for(process.communicate(), max(0.1, deadline - time.monotonic()))
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await asyncio.to_thread(_stop, box, None, 0.0)
+            await run_sync(_stop, box, None, 0.0)
+            said = await run_sync(output.tail, box / plan.HOLDER_LOG, 300)
+            last = said.strip().rpartition("\n")[2] or "its start"
             raise HostError(
-                f"the sandbox was not set up within {_CREATE_SECONDS:.0f} s", "The host may be overloaded"
+                f"the sandbox was not set up within {_CREATE_SECONDS:.0f} s (it came to: {last})",
+                "The host may be overloaded",
             ) from None
-        answer: dict[str, Any] = json.loads(out.splitlines()[-1]) if out.strip() else {}
-        if "started" in answer:
-            return _handle(box, Process(*answer["started"]))
-        said = output.tail(box / plan.RUNTIME_LOG, 600).strip()
-        reason = answer.get("error") or "the holder did not start"
-        raise HostError(
-            f"{reason}: {said}" if said else reason,
-            answer.get("remedy") or "See `openinspect doctor`",
-            unavailable=bool(answer.get("unavailable")),
-        )
+        finally:
+            # Also when the caller gave up: without the launcher the holder goes on, and is found by the next call.
+            if process.returncode is None:
+                process.kill()
+        return json.loads(out.splitlines()[-1]) if out.strip() else {}
 
     def _status(self, handle: Handle) -> BoxStatus:
         box = self._box(handle["box"])
@@ -256,19 +258,31 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _lock(box: Path, deadline: float) -> int:
+@contextlib.asynccontextmanager
+async def _alone(box: Path, deadline: float) -> AsyncIterator[None]:
     """One ``create`` at a time for a box, in whatever process."""
-    box.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(box / plan.CREATE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
+    descriptor = await run_sync(_open_lock, box)
+    try:
+        while not _try_lock(descriptor):
             if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise HostError("the sandbox is being started by somebody else", "Try again") from None
-            time.sleep(0.02)
+                raise HostError("the sandbox is being started by somebody else", "Try again")
+            await asyncio.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock(box: Path) -> int:
+    box.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.open(box / plan.CREATE_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _held(box: Path) -> bool:
@@ -278,12 +292,21 @@ def _held(box: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
+        return not _try_lock(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _started(box: Path, answer: dict[str, Any]) -> Handle:
+    if "started" in answer:
+        return _handle(box, Process(*answer["started"]))
+    said = output.tail(box / plan.RUNTIME_LOG, 600).strip()
+    reason = answer.get("error") or "the holder did not start"
+    raise HostError(
+        f"{reason}: {said}" if said else reason,
+        answer.get("remedy") or "See `openinspect doctor`",
+        unavailable=bool(answer.get("unavailable")),
+    )
 
 
 def _handle(box: Path, holder: Process) -> Handle:

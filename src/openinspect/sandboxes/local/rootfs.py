@@ -12,6 +12,7 @@ Everything is nosuid and nodev. bubblewrap adds ``/proc`` and ``/dev``, and its 
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -151,7 +152,13 @@ def _workspace(plan: Plan) -> None:
     options = f"lowerdir={place}/base,upperdir={place}/upper,workdir={place}/work" + (
         "" if plan.root else ",userxattr"
     )
-    kernel.mount("overlay", target, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    try:
+        kernel.mount("overlay", target, "overlay", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # Plain folders on a file system that can't be an upper layer, such as another overlay. The lower one is empty anyway.
+        _bind(f"{place}/upper", "/workspace", read_only=False)
     kernel.mount("", target, flags=kernel.MS_SHARED)
 
 
