@@ -68,6 +68,7 @@ _MISLEADING = {
     "MAKELEVEL",
 }
 _QUIET = {
+    "NO_COLOR": "1",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     "PIP_NO_INPUT": "1",
     "UV_NO_PROGRESS": "1",
