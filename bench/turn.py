@@ -107,7 +107,7 @@ class _Hand:
 
 @contextlib.contextmanager
 def _agent(folder: Path, model: ScriptedModel) -> Iterator[_Hand]:
-    toolbox = Settings().toolbox
+    toolbox = Settings.model_validate({}).toolbox
     home = folder / "home"
     subprocess.run(["cp", "-a", str(toolbox / "opencode-home"), str(home)], check=True, timeout=60)
     config = {

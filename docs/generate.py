@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
-import click
 import typer
 from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
@@ -101,7 +100,7 @@ def commands() -> str:
     return "\n".join(lines)
 
 
-def _describe(command: click.Command, path: list[str], lines: list[str]) -> None:
+def _describe(command: Any, path: list[str], lines: list[str]) -> None:
     children = getattr(command, "commands", None)
     if children is not None:
         for name, child in sorted(children.items()):

@@ -14,6 +14,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp
 from openinspect.api.app import create_app as create_page
 from openinspect.api.services import Services
 from openinspect.blobs.store import BlobStore
-from openinspect.db.engine import create_engine, for_reading, raw_connection
+from openinspect.db.engine import create_engine, for_reading, is_lost, raw_connection
 from openinspect.db.errors import DatabaseFolderInUse
 from openinspect.db.migrate import migrate
 from openinspect.db.postgres import EmbeddedPostgres
@@ -108,15 +109,18 @@ class Wiring:
             watched = self.services.hub.watched()
             if not watched:
                 continue
-            with contextlib.suppress(
-                Exception
-            ):  # the database is away; what is watched is looked at again in two seconds
-                async with self.engine.connect() as connection:
+            try:
+                async with self.services.reader.connect() as connection:
                     found = await connection.exec_driver_sql(
                         "SELECT id, head FROM sessions WHERE id = ANY(%(ids)s)", {"ids": watched}
                     )
-                    for session_id, head in found:
-                        self.services.hub.moved(session_id, head)
+                    heads: Any = found.all()
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                continue  # what is watched is looked at again in two seconds
+            for session_id, head in heads:
+                self.services.hub.moved(session_id, head)
 
     async def aclose(self) -> None:
         await self.later.aclose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -217,7 +217,7 @@ async def stream_events(
 
 async def _sse(services: Services, channel: Channel, cursor: Cursor) -> AsyncIterator[bytes]:
     watcher = Watcher()
-    messages = follow(channel, watcher, cursor, services.read)
+    messages: AsyncGenerator[bytes, None] = follow(channel, watcher, cursor, services.read)
     pending: asyncio.Task[bytes] | None = None
     try:
         while True:

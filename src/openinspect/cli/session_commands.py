@@ -98,7 +98,7 @@ def run(
             "effort": effort,
             "client_request_id": uuid.uuid4().hex,
         }
-        said = {"text": prompt, "client_request_id": uuid.uuid4().hex}
+        said: dict[str, Any] = {"text": prompt, "client_request_id": uuid.uuid4().hex}
         if not attach:
             body["prompt"] = said
         session = api.post("/sessions", body)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from openinspect.protocol.frames import Delta
 from openinspect.protocol.stream import Cursor, Synced
@@ -19,7 +19,9 @@ class TooSlow(Exception):
     """The watcher did not read fast enough: it resumes from its cursor."""
 
 
-async def follow(channel: Channel, watcher: Watcher, cursor: Cursor, read: Reader) -> AsyncIterator[bytes]:
+async def follow(
+    channel: Channel, watcher: Watcher, cursor: Cursor, read: Reader
+) -> AsyncGenerator[bytes, None]:
     """Replay after the cursor, then live. ``watcher`` has not joined the channel yet; it leaves it when this ends."""
     head, parts = channel.join(watcher)
     try:
@@ -32,8 +34,12 @@ async def follow(channel: Channel, watcher: Watcher, cursor: Cursor, read: Reade
             sent = events[-1].seq
         open_deltas = [
             Delta(
-                turn_id=part.turn_id, part_id=part_id, kind=part.kind, offset=offset, text=part.text[offset:]
-            )  # type: ignore[arg-type]
+                turn_id=part.turn_id,
+                part_id=part_id,
+                kind="reasoning" if part.kind == "reasoning" else "text",
+                offset=offset,
+                text=part.text[offset:],
+            )
             for part_id, part in parts.items()
             for offset in (_offset(cursor, part_id, part.text),)
             if offset < len(part.text)

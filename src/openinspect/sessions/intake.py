@@ -38,9 +38,7 @@ async def count(
 ) -> int:
     """Gives the number up to which everything is counted when the transaction commits."""
     connection = transaction.connection
-    # the session's row first: that is the order in which everybody takes these locks
-    session_id = await connection.scalar(select(sandboxes.c.session_id).where(sandboxes.c.id == sandbox_id))
-    await connection.execute(select(sessions.c.id).where(sessions.c.id == session_id).with_for_update())
+    await turns.lock_session_of(transaction, sandbox_id)
     found = await connection.execute(select(sandboxes).where(sandboxes.c.id == sandbox_id).with_for_update())
     sandbox = found.mappings().one_or_none()
     if sandbox is None or sandbox["state"] not in turns.LIVE_STATES:

@@ -81,8 +81,11 @@ class Keeper:
             return
         if row["state"] == "requested" and not await self._free_place(row):
             return
-        # a start that a crash interrupted may have left a box behind whose token nobody knows
-        await self.provider.release(sandbox_id, row["handle"])
+        if row["state"] == "booting":
+            # a crash interrupted its start: whatever there is of it has a token that nobody knows. Another one takes its place
+            await self.provider.release(sandbox_id, None)
+            await self._end(row, "stopped", "Its start was interrupted.")
+            return
         token = new_secret("oi_box")
         if not await self._booting(sandbox_id, token):
             return
@@ -134,21 +137,16 @@ class Keeper:
 
     async def _booting(self, sandbox_id: str, token: str) -> bool:
         async with self.journal.transaction() as transaction:
-            # the session's row first, as everybody takes these locks
-            session_id = await transaction.connection.scalar(
-                select(sandboxes.c.session_id).where(sandboxes.c.id == sandbox_id)
-            )
-            await transaction.connection.execute(
-                select(sessions.c.id).where(sessions.c.id == session_id).with_for_update()
-            )
+            session_id = await turns.lock_session_of(transaction, sandbox_id)
+            if session_id is None:
+                return False
             changed = await transaction.connection.execute(
                 update(sandboxes)
-                .where(sandboxes.c.id == sandbox_id, sandboxes.c.state.in_(("requested", "booting")))
+                .where(sandboxes.c.id == sandbox_id, sandboxes.c.state == "requested")
                 .values(
                     state="booting",
                     token_hash=hash_secret(token),
                     reason=None,
-                    frames_counted=0,
                     deadline_at=datetime.now(UTC) + timedelta(seconds=self.settings.sandbox_boot_seconds),
                 )
                 .returning(sandboxes.c.session_id)
@@ -181,14 +179,9 @@ class Keeper:
     async def stop(self, sandbox_id: str, reason: str) -> None:
         """Stop a sandbox and keep its files. The turn that runs in it, if any, ends with the reason."""
         async with self.journal.transaction() as transaction:
-            session_id = await transaction.connection.scalar(
-                select(sandboxes.c.session_id).where(sandboxes.c.id == sandbox_id)
-            )
+            session_id = await turns.lock_session_of(transaction, sandbox_id)
             if session_id is None:
                 return
-            await transaction.connection.execute(
-                select(sessions.c.id).where(sessions.c.id == session_id).with_for_update()
-            )
             changed = await transaction.connection.execute(
                 update(sandboxes)
                 .where(sandboxes.c.id == sandbox_id, sandboxes.c.state.in_(("requested", "booting", "ready")))

@@ -205,7 +205,8 @@ async def _read(
     connection: AsyncConnection, statement: str, session_id: str, seq: int, limit: int
 ) -> list[Logged]:
     found = await connection.exec_driver_sql(statement, {"session": session_id, "seq": seq, "limit": limit})
-    return [Logged(row[0], row[1], row[2], row[3], row[4].encode()) for row in found]
+    rows: Any = found.all()
+    return [Logged(seq, turn_id, at, kind, body.encode()) for seq, turn_id, at, kind, body in rows]
 
 
 async def read_after(connection: AsyncConnection, session_id: str, seq: int, limit: int) -> list[Logged]:

@@ -90,6 +90,18 @@ async def live_sandbox(transaction: Transaction, session_id: str) -> RowMapping 
     return found.mappings().one_or_none()
 
 
+async def lock_session_of(transaction: Transaction, sandbox_id: str) -> str | None:
+    """Lock the session that a sandbox belongs to; None when the sandbox is not known. Everybody takes a session's lock before its sandbox's."""
+    session_id = await transaction.connection.scalar(
+        select(sandboxes.c.session_id).where(sandboxes.c.id == sandbox_id)
+    )
+    if session_id is not None:
+        await transaction.connection.execute(
+            select(sessions.c.id).where(sessions.c.id == session_id).with_for_update()
+        )
+    return session_id
+
+
 async def request_sandbox(
     transaction: Transaction, session: RowMapping, settings: Settings, provider: str = "local"
 ) -> str:
