@@ -76,11 +76,10 @@ async def test_without_bubblewrap_the_provider_is_unavailable(
     assert "sandbox" not in findings
 
 
-async def test_a_program_that_is_missing_is_told_by_the_boxs_end(boxes: Boxes) -> None:
-    provider, handle = await boxes.start("/no/such/program")
-    status = await boxes.ended(provider, handle)
-    assert status.exit_code == 1
-    assert "/no/such/program" in status.log_tail
+async def test_a_program_that_is_missing_is_told_at_once(boxes: Boxes) -> None:
+    with pytest.raises(ProviderError) as caught:
+        await boxes.start("/no/such/program")
+    assert "/no/such/program" in caught.value.reason
 
 
 async def test_ids_that_are_no_folders_names_are_refused(boxes: Boxes) -> None:

@@ -162,7 +162,7 @@ class Holder:
         self._stage("starting bubblewrap")
         try:
             monitor, status = self._start(the, limits, log)
-            init = self._await_start(monitor, status)
+            init = self._await_start(the.bwrap, monitor, status)
             note["started"] = True
             note["init"] = init
             plan.write_whole(self._box / plan.HOLDER, json.dumps(note))
@@ -255,28 +255,29 @@ class Holder:
         os.close(tell)
         return pid, status
 
-    def _await_start(self, monitor: int, status: int) -> processes.Process | None:
-        """Waits until the box's first process has started the second, which it does when all is set up. None: that one has ended already."""
+    def _await_start(self, bwrap: str, monitor: int, status: int) -> processes.Process | None:
+        """Waits until the box's first process has started the second, and that one has become the runtime. None: it has ended already."""
         deadline = time.monotonic() + START_SECONDS
         report = _Report(status)
         first = report.number("child-pid", deadline)
         while first is not None and time.monotonic() < deadline:
             init = processes.identify(first)
             runtime = processes.first_child(first)
-            if init is not None and runtime is not None:
-                with contextlib.suppress(ProcessLookupError):
+            # A process that goes while it is looked at is for the next round.
+            with contextlib.suppress(OSError):
+                if init is not None and runtime is not None and not _runs(runtime, bwrap):
                     self._runtime = os.pidfd_open(runtime)
                     return init
-            # bubblewrap tells an exit code only of what it could start.
-            if init is None and report.number("exit-code", deadline) is not None:
-                return None
             if init is None:
+                # bubblewrap tells an exit code only of a program that it could start.
+                if report.number("exit-code", deadline) is not None:
+                    return None
                 break
             time.sleep(0.001)
         with contextlib.suppress(ProcessLookupError):
             os.kill(monitor, signal.SIGKILL)
         os.waitpid(monitor, 0)
-        raise HostError("bubblewrap could not set up the sandbox", "See `openinspect doctor`")
+        raise HostError("bubblewrap could not start the sandbox", "See `openinspect doctor`")
 
     def _watch(self, monitor: int, signals: Signals, log: Output) -> int:
         """Until bubblewrap ends. Returns the runtime's exit code, 128 more than the signal's number where it was one."""
@@ -309,6 +310,10 @@ def _become_box_root() -> None:
     kernel.fresh_session_keyring()
     # Of this user namespace and those in it: bubblewrap needs none, and nothing in the box may make one.
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
+
+
+def _runs(pid: int, program: str) -> bool:
+    return os.path.samestat(os.stat(f"/proc/{pid}/exe"), os.stat(program))  # noqa: PTH116
 
 
 def _bound_resources() -> None:
