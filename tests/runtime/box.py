@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,7 @@ class Box:
         await self.end()
 
     async def start(self) -> None:
+        self._seed_home()
         self.config_path.write_text(self.config.model_dump_json())
         self.config_path.chmod(0o600)
         with (self.root / "runtime.log").open("ab") as log:
@@ -130,6 +132,14 @@ class Box:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _seed_home(self) -> None:
+        """As the sandbox's provider does it."""
+        tools = toolbox()
+        if tools is not None and not self.home.exists():
+            shutil.copytree(tools / "opencode-home", self.home, symlinks=True)
+            if self.uid is not None:
+                subprocess.run(["chown", "-R", f"{self.uid}:{self.uid}", str(self.home)], check=True)
 
     async def end(self) -> int | None:
         """Ends the runtime in order, and whatever it may have left."""
@@ -216,6 +226,9 @@ class FakeBox(Box):
     def __init__(self, root: Path, door: Door, **more: Any) -> None:
         super().__init__(root, door, **more)
         self.program = [str(Path(__file__).with_name("with_fake.py"))]
+
+    def _seed_home(self) -> None:
+        return
 
 
 def _state(pid: int) -> str:

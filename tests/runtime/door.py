@@ -60,6 +60,7 @@ class Door:
         self.mcp_requests: list[dict[str, Any]] = []
         self.git_headers: list[str | None] = []
         self.git_pause = 0.0
+        self.model_requests: list[bytes] = []
         self.token: str | None = TOKEN
         self.counting = True
         self.drop_every: int | None = None
@@ -280,12 +281,12 @@ class Door:
         keep = {
             k: v for k, v in request.headers.items() if k not in ("host", "content-length", "accept-encoding")
         }
-        upstream = self._client.build_request(
-            "POST", f"{base}/{path}", headers=keep, content=await request.body()
-        )
+        body = await request.body()
+        self.model_requests = [*self.model_requests[-5:], body]
+        upstream = self._client.build_request("POST", f"{base}/{path}", headers=keep, content=body)
         answer = await self._client.send(upstream, stream=True)
 
-        async def body() -> Any:
+        async def stream() -> Any:
             try:
                 async for block in answer.aiter_raw():
                     yield block
@@ -296,7 +297,7 @@ class Door:
 
         drop = ("content-length", "transfer-encoding", "connection")
         headers = {k: v for k, v in answer.headers.items() if k.lower() not in drop}
-        return StreamingResponse(body(), answer.status_code, headers)
+        return StreamingResponse(stream(), answer.status_code, headers)
 
     async def _mcp(self, request: Request) -> Response:
         """Just enough of a tool server: one tool, ``greet``."""

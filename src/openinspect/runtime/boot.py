@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +56,8 @@ class Boot:
         self._root = Path(config.paths.workspace)
         self._repositories = Repositories(git, outbox, self._root, door_url)
 
-    async def run(self, configure: Configure) -> Workspace:
-        """Raises ``BootFailed``."""
+    async def run(self, configure: Configure, checked_out: Callable[[Workspace], None]) -> None:
+        """``checked_out`` is called when the files are there, before the hooks. Raises ``BootFailed``."""
         self._git.account.make_folder(self._root)
         alone = len(configure.targets) == 1
         async with self._step("clone") as log:
@@ -87,7 +87,11 @@ class Boot:
                 )
         if alone:
             self._link(configure.targets[0].directory)
+        directory = self._root / "repo" if alone else self._root
         mode: BootMode = "snapshot_restore" if any(each.restored for each in checkouts) else "fresh"
+        checked_out(
+            Workspace(directory, checkouts, mode, any(_configures(each.folder) for each in checkouts))
+        )
         environment = {
             **self._git.env,
             "OPENINSPECT_BOOT_MODE": mode,
@@ -96,8 +100,6 @@ class Boot:
         fresh = [each for each in checkouts if not each.restored]
         await self._hooks("setup", fresh, checkouts, environment, configure.setup_seconds)
         await self._hooks("start", checkouts, checkouts, environment, configure.start_seconds)
-        directory = self._root / "repo" if alone else self._root
-        return Workspace(directory, checkouts, mode, any(_configures(each.folder) for each in checkouts))
 
     def _link(self, name: str) -> None:
         link = self._root / name

@@ -46,6 +46,8 @@ class Changes:
         self._known: dict[str, _Known] = {}
         self._lock = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
+        self._dirty = True
+        """Something ran since the last look."""
         if self._path.exists():
             self._known = {
                 name: _Known(**value) for name, value in orjson.loads(self._path.read_bytes()).items()
@@ -56,6 +58,7 @@ class Changes:
 
     def notice(self, report: TurnReport) -> None:
         """A tool has finished: look soon, but not for every tool."""
+        self._dirty = True
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_soon(report))
 
@@ -64,7 +67,10 @@ class Changes:
         await self.settle(report)
 
     async def settle(self, report: TurnReport) -> None:
-        """Look, and tell it as part of the turn."""
+        """Look, if anything ran since the last time, and tell it as part of the turn."""
+        if not self._dirty:
+            return
+        self._dirty = False
         await self._look(lambda event, key: report.event(event, key))
 
     async def refresh(self) -> None:
@@ -101,7 +107,7 @@ class Changes:
                     )
                 except DoorError:
                     # The next look tries again.
-                    known.diff = None
+                    self._dirty, known.diff = True, None
                 except OSError as error:
                     await say(
                         Warned(

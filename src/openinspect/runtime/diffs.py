@@ -56,38 +56,28 @@ class _File:
 
 async def repository_diff(git: Git, folder: Path, directory: str, base_sha: str) -> RepositoryDiff:
     """Raises ``DiffFailed``, also when the repository is being worked at in a way that git can't read just now."""
-    head = await git.line(folder, "rev-parse", "-q", "--verify", "HEAD^{commit}")
-    index = await _index_with_untracked(git, folder)
-    try:
-        done = await git.look(
-            folder,
-            *(
-                "diff",
-                "--raw",
-                "--numstat",
-                "--patch",
-                "-z",
-                "--find-renames",
-                "--no-ext-diff",
-                "--no-textconv",
-            ),
-            *(
-                "--no-color",
-                "--full-index",
-                "--abbrev=40",
-                "--src-prefix=a/",
-                "--dst-prefix=b/",
-                "--ignore-submodules=dirty",
-            ),
-            *(base_sha, "--"),
-            seconds=SECONDS,
-            bound=_OUTPUT_BYTES,
-            env={"GIT_INDEX_FILE": index},
-        )
-    finally:
-        await run(
-            ["rm", "-f", "--", index, f"{index}.lock"], git.account, cwd=folder, env=git.env, seconds=10.0
-        )
+    asked = await git.look(folder, "rev-parse", "--absolute-git-dir", "HEAD^{commit}")
+    git_dir, *rest = [*asked.stdout.decode(errors="replace").splitlines(), ""]
+    if not git_dir:
+        raise DiffFailed("it is no git repository")
+    head = rest[0] if asked.code == 0 else None
+    index = await _index_with_untracked(git, folder, git_dir)
+    done = await git.look(
+        folder,
+        *("diff", "--raw", "--numstat", "--patch", "-z", "--find-renames", "--no-ext-diff", "--no-textconv"),
+        *(
+            "--no-color",
+            "--full-index",
+            "--abbrev=40",
+            "--src-prefix=a/",
+            "--dst-prefix=b/",
+            "--ignore-submodules=dirty",
+        ),
+        *(base_sha, "--"),
+        seconds=SECONDS,
+        bound=_OUTPUT_BYTES,
+        env={} if index is None else {"GIT_INDEX_FILE": index},
+    )
     if done.timed_out:
         raise DiffFailed(f"git needed more than {SECONDS:.0f} s")
     if done.code != 0 and not done.cut:
@@ -96,35 +86,34 @@ async def repository_diff(git: Git, folder: Path, directory: str, base_sha: str)
     return _bounded(directory, base_sha, head, files)
 
 
-async def _index_with_untracked(git: Git, folder: Path) -> str:
-    git_dir = await git.line(folder, "rev-parse", "--absolute-git-dir")
-    if git_dir is None:
-        raise DiffFailed("it is no git repository")
+async def _index_with_untracked(git: Git, folder: Path, git_dir: str) -> str | None:
+    """A copy of the index that knows the untracked files; None when there are none."""
+    listed = await git.look(folder, "ls-files", "--others", "--exclude-standard", "-z", seconds=SECONDS)
+    names = [name for name in listed.stdout.split(b"\0") if name][:_MOST_UNTRACKED]
+    if not names:
+        return None
     index = f"{git_dir}/openinspect.index"
     await run(
-        ["/bin/sh", "-c", 'cp -f -- "$1" "$2" 2>/dev/null || rm -f -- "$2"', "sh", f"{git_dir}/index", index],
+        ["/bin/sh", "-c", 'rm -f -- "$2" "$2.lock"; cp -f -- "$1" "$2"', "sh", f"{git_dir}/index", index],
         git.account,
         cwd=folder,
         env=git.env,
         seconds=SECONDS,
     )
-    listed = await git.look(folder, "ls-files", "--others", "--exclude-standard", "-z", seconds=SECONDS)
-    names = [name for name in listed.stdout.split(b"\0") if name][:_MOST_UNTRACKED]
-    if names:
-        await git.look(
-            folder,
-            *(
-                "--literal-pathspecs",
-                "add",
-                "--intent-to-add",
-                "--ignore-errors",
-                "--pathspec-from-file=-",
-                "--pathspec-file-nul",
-            ),
-            seconds=SECONDS,
-            env={"GIT_INDEX_FILE": index},
-            stdin=b"\0".join(names) + b"\0",
-        )
+    await git.look(
+        folder,
+        *(
+            "--literal-pathspecs",
+            "add",
+            "--intent-to-add",
+            "--ignore-errors",
+            "--pathspec-from-file=-",
+            "--pathspec-file-nul",
+        ),
+        seconds=SECONDS,
+        env={"GIT_INDEX_FILE": index},
+        stdin=b"\0".join(names) + b"\0",
+    )
     return index
 
 

@@ -84,7 +84,7 @@ def write_system_config(
                 f"\tname = {_quoted(identity.name)}",
                 f"\temail = {_quoted(identity.email)}",
             ]
-    write_whole(path, ("\n".join(lines) + "\n").encode())
+    write_whole(path, ("\n".join(lines) + "\n").encode(), sync=False)
     account.own_group(path)
     path.chmod(0o640 if account.separate else 0o600)
 

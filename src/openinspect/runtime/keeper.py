@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from openinspect.protocol.events import AgentRestarted
 
@@ -36,6 +36,17 @@ class Keeper:
         self._workplace: Workplace | None = None
         self._expected: str | None = None
         self.failed = False
+        self._cleaned = asyncio.Event()
+        self._clean: Callable[[], Awaitable[None]] | None = None
+
+    def when_gone(self, clean: Callable[[], Awaitable[None]]) -> None:
+        """Called each time the agent is gone, before another one is started."""
+        self._clean = clean
+
+    async def cleaned(self) -> None:
+        """Until what a dead agent left has been cleaned away; at once while there is an agent."""
+        if self.agent.group is None:
+            await self._cleaned.wait()
 
     async def run(self) -> None:
         self._outbox.tell(agent="starting")
@@ -49,10 +60,14 @@ class Keeper:
             except AgentUnusable as unusable:
                 reason, remedy = unusable.reason, unusable.remedy or remedy
             else:
+                self._cleaned.clear()
                 self._ready.set()
                 self._outbox.tell(agent="idle")
                 reason = f"The agent is gone: {await self.agent.ended()}"
             self._ready.clear()
+            if self._clean is not None:
+                await self._clean()
+            self._cleaned.set()
             log, expected = tail(self.agent.log_tail), self._expected
             self._expected = None
             now = time.monotonic()

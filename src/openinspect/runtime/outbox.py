@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel
 
 from openinspect.protocol.base import Message
 from openinspect.protocol.commands import Command
@@ -312,14 +311,14 @@ class Outbox:
                 print(f"openinspect: the spool could not be synced to its disk: {error}", flush=True)
 
 
-def write_whole(path: Path, value: BaseModel | bytes, mode: int = 0o600) -> None:
-    """Replace a file in one step, safe on disk when it returns."""
-    data = value if isinstance(value, bytes) else value.model_dump_json().encode()
+def write_whole(path: Path, data: bytes, mode: int = 0o600, *, sync: bool = True) -> None:
+    """Replace a file in one step. With ``sync`` it is safe on disk when it returns; without, safe from the death of any process."""
     temporary = path.with_name(path.name + ".new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         os.write(fd, data)
-        os.fdatasync(fd)
+        if sync:
+            os.fdatasync(fd)
     finally:
         os.close(fd)
     temporary.replace(path)

@@ -62,7 +62,7 @@ class Journal:
         """True when this turn was begun before, in an earlier life of the runtime."""
         again = self.prompt_id == prompt_id
         if not again:
-            write_whole(self._path, orjson.dumps({"prompt": prompt_id}) + b"\n")
+            write_whole(self._path, orjson.dumps({"prompt": prompt_id}) + b"\n", sync=False)
             self.prompt_id, self.attempt, self.known, self.tools = prompt_id, 0, set(), {}
         if self._fd is not None:
             os.close(self._fd)

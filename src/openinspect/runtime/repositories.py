@@ -209,6 +209,13 @@ class Repositories:
         await self._outbox.emit(Warned(scope="repository", message=line(message)))
 
 
+async def keep_place(git: Git, folder: Path) -> None:
+    """An empty repository where one is to be checked out later."""
+    git.account.make_folder(folder)
+    await git.run(folder, "init", "--quiet")
+    await run(["touch", f".git/{PLACEHOLDER}"], git.account, cwd=folder, env=git.env, seconds=10.0)
+
+
 def _remove(folder: Path) -> None:
     if folder.is_symlink():
         folder.unlink()

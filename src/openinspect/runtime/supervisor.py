@@ -39,7 +39,7 @@ from . import RUNTIME_VERSION
 from .agents.contract import Agent, Workplace
 from .agents.opencode import OpenCode
 from .agents.opencode.config import base_environment
-from .boot import Boot, BootFailed
+from .boot import Boot, BootFailed, Workspace
 from .changes import Changes
 from .commands import CommandLog
 from .door import DoorClient, Forwarder
@@ -47,6 +47,7 @@ from .git import Git, write_system_config
 from .keeper import Keeper
 from .outbox import Outbox
 from .processes import Account, Census, Reaper, become_subreaper, end, kill_since
+from .repositories import keep_place
 from .turns import Turns
 from .wording import line, tail
 
@@ -96,6 +97,8 @@ class Supervisor:
         )
         self._configure: Configure | None = None
         self._bridge: asyncio.subprocess.Process | None = None
+        self._workspace_lock = asyncio.Lock()
+        self._warmed: set[str] = set()
         self._agent_told = asyncio.Event()
         self._baseline: frozenset[tuple[int, int]] = frozenset()
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -181,23 +184,51 @@ class Supervisor:
     async def _boot(self, configure: Configure, done: Callable[[], None]) -> None:
         self._sign(None)
         boot = Boot(self._config, self._outbox, self._git, self._forwarder.url)
+        opening: list[asyncio.Task[None]] = []
         try:
-            workspace = await boot.run(configure)
+            async with self._workspace_lock:
+                # Whoever keeps a place warm has left; from here on nobody begins to.
+                pass
+            await boot.run(configure, lambda workspace: opening.append(self._open(configure, workspace)))
         except BootFailed as failed:
             self._fail(line(failed.reason), line(failed.remedy), tail(failed.log_tail))
             return
+        finally:
+            await asyncio.gather(*opening)
+        self._baseline = Census(self._own_processes()).names()
+        self._turns.open()
+        await self._agent_told.wait()
+        await self._outbox.emit(SandboxReady(runtime_version=RUNTIME_VERSION, agent=self._agent.name))
+        # Configure is never done: after a crash of the runtime the sandbox has to be booted again, and what is there is kept.
+
+    def _open(self, configure: Configure, workspace: Workspace) -> asyncio.Task[None]:
+        """The files are there: let the agent know, while the hooks run."""
         self._shell_env |= {
             "OPENINSPECT_BOOT_MODE": workspace.mode,
             "OPENINSPECT_SESSION_ID": configure.session_id,
         }
         self._changes.watch(workspace.checkouts)
         memory = configure.agent_session_id or self._turns.memory
-        await self._keeper.open(Workplace(str(workspace.directory), memory, workspace.configured))
-        self._baseline = Census(self._own_processes()).names()
-        self._turns.open()
-        await self._agent_told.wait()
-        await self._outbox.emit(SandboxReady(runtime_version=RUNTIME_VERSION, agent=self._agent.name))
-        # Configure is never done: after a crash of the runtime the sandbox has to be booted again, and what is there is kept.
+        directory = str(workspace.directory)
+
+        async def open_and_warm() -> None:
+            await self._keeper.open(Workplace(directory, memory, workspace.configured))
+            if workspace.configured or directory not in self._warmed:
+                self._agent.warm(directory)
+
+        return asyncio.create_task(open_and_warm())
+
+    async def _warm_ahead(self) -> None:
+        """Nobody has asked yet: warm the agent in both folders that it may come to work in, a repository keeping the place of the one."""
+        root = Path(self._config.paths.workspace)
+        for folder in (root / "repo", root):
+            async with self._workspace_lock:
+                if self._configure is not None:
+                    return
+                if folder != root and not folder.exists():
+                    await keep_place(self._git, folder)
+            self._warmed.add(str(folder))
+            self._agent.warm(str(folder))
 
     def _sign(self, author: Any) -> None:
         committer = self._configure.committer if self._configure is not None else None
@@ -225,6 +256,7 @@ class Supervisor:
                     BootStep(step="agent", state="completed", detail=self._agent.name, duration_ms=took)
                 )
                 self._agent_told.set()
+                await self._warm_ahead()
             done, _ = await asyncio.wait({keeping, turning}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()

@@ -11,6 +11,7 @@ happens. A stopped turn leaves nothing running that it started. A waiting prompt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -68,6 +69,7 @@ class Turns:
         self._running: tuple[str, asyncio.Task[TurnResult]] | None = None
         self._before: frozenset[tuple[int, int]] = frozenset()
         self._stops: set[asyncio.Task[None]] = set()
+        keeper.when_gone(self._agent_gone)
 
     @property
     def memory(self) -> str | None:
@@ -219,9 +221,21 @@ class Turns:
             await until(END_SECONDS)
 
     async def _kill_rest(self) -> None:
-        """What the turn started, but for the agent's own server and what it needs."""
-        gone = await kill_since(self._before, self._keeper.agent.group, self._own_processes(), KILL_SECONDS)
-        if not gone:
+        """What the turn started, but for the agent's own server and what it needs. Of an agent that is gone ``_agent_gone`` does it, so that
+        the next one is not taken for a leftover."""
+        if self._keeper.agent.group is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_SECONDS):
+                    await self._keeper.cleaned()
+        else:
+            await self._kill(self._keeper.agent.group)
+
+    async def _agent_gone(self) -> None:
+        if self._running is not None or self._stopping:
+            await self._kill(None)
+
+    async def _kill(self, agent_group: int | None) -> None:
+        if not await kill_since(self._before, agent_group, self._own_processes(), KILL_SECONDS):
             await self._outbox.emit(
                 Warned(scope="processes", message="Something that the turn started could not be ended.")
             )

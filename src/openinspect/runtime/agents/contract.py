@@ -4,6 +4,7 @@ Life of an agent's process (``keeper`` owns it)
     ``start`` → running → ``ended`` returns, whoever ended it → ``start`` again, with the same home
 
     - ``start`` returns when the agent takes prompts (at most 60 s), and raises ``AgentUnusable`` when it can't be. It needs no files.
+    - ``warm`` prepares for work in a folder, in the background of its own accord; it delays nothing, and nothing depends on it.
     - ``open`` tells where the work is; it may be called again. Before it, and while the agent is not running, no turn is begun.
     - ``close`` ends the process and all that it started.
 
@@ -130,6 +131,8 @@ class Agent(Protocol):
     async def ended(self) -> str:
         """Waits until the process is gone, and says how."""
         ...
+
+    def warm(self, directory: str) -> None: ...
 
     async def open(self, workplace: Workplace) -> None: ...
 

@@ -75,6 +75,9 @@ class FakeAgent:
         self._died.set()
         return f"it ended with {code}"
 
+    def warm(self, directory: str) -> None:
+        return
+
     async def open(self, workplace: Workplace) -> None:
         self._directory = workplace.directory
 

@@ -238,12 +238,6 @@ class Client:
             raise
         return True
 
-    async def newest_session(self, directory: str) -> str | None:
-        """The one that was used last, of those that no other session started."""
-        found = await self.call("GET", "/session", directory, None, FIRST_CALL_SECONDS)
-        roots = [each for each in map(SessionInfo.model_validate, found) if each.parentID is None]
-        return max(roots, key=lambda each: each.time.get("updated", 0)).id if roots else None
-
     async def delete_session(self, directory: str, session: str) -> None:
         await self.call("DELETE", f"/session/{session}", directory)
 
@@ -288,6 +282,12 @@ class Client:
     async def dispose(self, directory: str) -> None:
         """Forget the instance of a directory: the next call reads its configuration anew."""
         await self.call("POST", "/instance/dispose", directory)
+
+    async def connect_tools(self, directory: str, name: str) -> None:
+        """Connect a tool server that is not connected."""
+        servers = await self.call("GET", "/mcp", directory, None, FIRST_CALL_SECONDS)
+        if (servers.get(name) or {}).get("status") != "connected":
+            await self.call("POST", f"/mcp/{name}/connect", directory, None, FIRST_CALL_SECONDS)
 
     async def events(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Type and properties of every event of the server, until the stream ends. Raises ``ServerGone``."""

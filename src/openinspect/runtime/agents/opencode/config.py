@@ -25,6 +25,8 @@ PACKAGES = {
 }
 NULL_PREFIX = "warm-up-"
 """Of the providers that stand for the null model."""
+TOOLS = "openinspect"
+"""Name of the door's tool server."""
 _PLUGIN = Path(__file__).with_name("shell_env.js")
 _FETCHES = (
     "AUTOUPDATE",
@@ -87,7 +89,7 @@ def configuration(
     }
     if config.tools_path is not None:
         result["mcp"] = {
-            "openinspect": {
+            TOOLS: {
                 "type": "remote",
                 "url": f"{door_url}{config.tools_path}",
                 "headers": {"Authorization": f"Bearer {token}"},

@@ -15,8 +15,10 @@ from openinspect.runtime.processes import Account
 
 from . import config as setup
 from .client import Client, Refused, ServerGone
-from .process import ServerProcess, launch
+from .memory import recall, remember
+from .process import ServerProcess, end_former, launch
 from .turn import GAP, GONE, Attempt
+from .warm import NullModel, null_model_of, warm
 
 STREAM_PAUSE, LONGEST_STREAM_PAUSE = 0.1, 2.0
 ABORT_SECONDS = 2.0
@@ -50,6 +52,12 @@ class OpenCode:
         """Whether the session was seen in this process."""
         self._strange = False
         """Whether the session may hold messages that we don't know of."""
+        self._newest: str | None = None
+        """The newest message of the session, where we know it."""
+        self._null = NullModel()
+        self._connecting: asyncio.Task[None] | None = None
+        self._to_warm: list[str] = []
+        self._warming: asyncio.Task[None] | None = None
         self._name = "opencode"
 
     # ── the process ───────────────────────────────────────────────────────────────────────────────
@@ -67,8 +75,12 @@ class OpenCode:
 
     async def start(self) -> None:
         await self._leave()
+        end_former(Path(self._paths.state))
         self._account.make_folder(Path(self._paths.home))
-        made = setup.configuration(self._config, self._door_url(), self._token, None, self._layout.plugin)
+        await self._null.start()
+        made = setup.configuration(
+            self._config, self._door_url(), self._token, self._null.url, self._layout.plugin
+        )
         setup.write(self._layout, self._account, made, self.shell_env)
         password = secrets.token_urlsafe(24)
         env = setup.environment(self._paths, self._layout, password)
@@ -99,8 +111,13 @@ class OpenCode:
         await self._leave()
         if self._server is not None:
             await self._server.end()
+        self._null.close()
 
     async def _leave(self) -> None:
+        background = [task for task in (self._warming, self._connecting) if task is not None]
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         if self._stream is not None:
             self._stream.cancel()
             await asyncio.gather(self._stream, return_exceptions=True)
@@ -126,19 +143,42 @@ class OpenCode:
             pause = min(pause * 2, LONGEST_STREAM_PAUSE)
 
     # ── the work ──────────────────────────────────────────────────────────────────────────────────
+    def warm(self, directory: str) -> None:
+        self._to_warm.append(directory)
+        if self._warming is None or self._warming.done():
+            self._warming = asyncio.create_task(self._warm())
+
+    async def _warm(self) -> None:
+        # One after the other: the first folder is the likelier one.
+        while self._to_warm and self._client is not None:
+            await warm(self._client, self._to_warm.pop(0), *null_model_of(self._config))
+
     async def open(self, workplace: Workplace) -> None:
         setup.write_shell_env(self._layout, self._account, self.shell_env)
         self._workplace = workplace
         self._session = self._session or workplace.memory
         self._checked = False
         if workplace.configured and self._client is not None:
+            # What the instance has read was another tree's, or none.
             with contextlib.suppress(ServerGone, Refused):
                 await self._client.dispose(workplace.directory)
+        if self._config.tools_path is not None and self._client is not None:
+            # Before the sandbox was anybody's the door may have had no tools to offer.
+            self._connecting = asyncio.create_task(self._connect_tools(self._client, workplace.directory))
+
+    @staticmethod
+    async def _connect_tools(client: Client, directory: str) -> None:
+        with contextlib.suppress(ServerGone, Refused):
+            await client.connect_tools(directory, setup.TOOLS)
 
     async def turn(self, turn: Turn, report: Report) -> TurnResult:
         workplace, client = self._workplace, self._client
         if workplace is None or client is None:
             raise AgentDied("it is not running")
+        self._to_warm.clear()
+        if self._warming is not None:
+            # What is warmed is what the prompt needs now: it does not have to be done twice.
+            self._warming.cancel()
         try:
             session = await self._find_session(client, workplace, turn, report)
             turn, self._strange = replace(turn, maybe_sent=turn.maybe_sent or self._strange), False
@@ -150,6 +190,7 @@ class OpenCode:
                 report,
                 self._config.instructions,
                 self._config.question_seconds,
+                self._newest,
             )
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LONGEST_STREAM_PAUSE):
@@ -160,7 +201,7 @@ class OpenCode:
             except Refused as refused:
                 return await attempt.refused(refused)
             finally:
-                self._attempt = None
+                self._attempt, self._newest = None, attempt.newest
         except ServerGone as gone:
             # Whoever watches the process will know more; a server that lives and does not answer is ended, so that it is started anew.
             await self.kill()
@@ -169,14 +210,17 @@ class OpenCode:
     async def _find_session(self, client: Client, workplace: Workplace, turn: Turn, report: Report) -> str:
         if self._session is not None and self._checked:
             return self._session
-        if self._session is None or not await client.session_exists(workplace.directory, self._session):
-            self._session = await client.newest_session(workplace.directory)
-        self._strange = self._session is not None
-        if self._session is None:
-            self._session = await client.create_session(workplace.directory, turn.prompt.title or "Session")
-        self._checked = True
-        report.remember(self._session)
-        return self._session
+        home, env = Path(self._paths.home), setup.base_environment(self._paths)
+        known = self._session or await recall(home, self._account, env)
+        if known is not None and not await client.session_exists(workplace.directory, known):
+            known = None
+        self._strange = known is not None
+        if known is None:
+            known = await client.create_session(workplace.directory, turn.prompt.title or "Session")
+            await remember(home, self._account, env, known)
+        self._session, self._checked, self._newest = known, True, None
+        report.remember(known)
+        return known
 
     async def interrupt(self) -> None:
         if self._client is not None and self._workplace is not None and self._session is not None:

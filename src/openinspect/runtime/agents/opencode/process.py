@@ -16,9 +16,19 @@ from pathlib import Path
 
 from openinspect.protocol.config import Paths
 from openinspect.runtime.agents.contract import START_SECONDS, AgentUnusable
-from openinspect.runtime.processes import DRAIN_SECONDS, Account, LogTail, OutputPipe, end, kill_group
+from openinspect.runtime.outbox import write_whole
+from openinspect.runtime.processes import (
+    DRAIN_SECONDS,
+    Account,
+    LogTail,
+    OutputPipe,
+    end,
+    kill_group,
+    start_time,
+)
 
 BINARY_VARIABLE = "OPENINSPECT_OPENCODE"
+_NOTE = "agent.pid"
 _LISTENING = re.compile(r"listening on (http://\S+)")
 
 
@@ -98,6 +108,16 @@ class ServerProcess:
         self._output.close()
 
 
+def end_former(state: Path) -> None:
+    """End the server that a runtime which was killed has left, so that two never work on the same memory."""
+    noted = state / _NOTE
+    if noted.exists():
+        pid, _, started = noted.read_text().partition(" ")
+        if pid.isdigit() and str(start_time(int(pid))) == started:
+            kill_group(int(pid))
+        noted.unlink()
+
+
 async def launch(paths: Paths, account: Account, env: Mapping[str, str]) -> ServerProcess:
     """Start the server. Raises ``AgentUnusable`` when the program is not there."""
     program = binary(paths)
@@ -131,4 +151,5 @@ async def launch(paths: Paths, account: Account, env: Mapping[str, str]) -> Serv
         ) from error
     finally:
         output.started()
+    write_whole(Path(paths.state) / _NOTE, f"{process.pid} {start_time(process.pid)}".encode(), sync=False)
     return ServerProcess(process, output, LogTail())

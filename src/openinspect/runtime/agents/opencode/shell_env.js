@@ -2,7 +2,7 @@
 // writes, read anew for each command; the server's own settings are taken out.
 import { readFileSync } from "node:fs"
 
-const OWN = /^(OPENCODE_(SERVER_PASSWORD|CONFIG|DISABLE_.*)|OPENINSPECT_SHELL_ENV|npm_config_fetch_(retries|timeout))$/
+const OWN = /^(OPENCODE_(SERVER_PASSWORD|CONFIG|DISABLE_.*)|OPENINSPECT_SHELL_ENV|npm_config_.*)$/
 
 export const OpenInspectShellEnv = async () => {
   const file = process.env.OPENINSPECT_SHELL_ENV

@@ -51,6 +51,15 @@ class Translator:
         """Whether OpenCode has shown us this message."""
         return message_id in self._messages
 
+    @property
+    def count(self) -> int:
+        """How many messages the turn has, as far as we know."""
+        return len(self._messages)
+
+    @property
+    def newest(self) -> str | None:
+        return max(self._messages, default=None)
+
     def answers(self, after: str) -> list[MessageInfo]:
         """What the assistant has said after a message, oldest first."""
         found = [each for each in self._messages.values() if each.role == "assistant" and not each.summary]

@@ -17,7 +17,7 @@ from openinspect.protocol.events import Warned
 from openinspect.runtime.agents.contract import AgentDied, Report, Turn, TurnCutOff, TurnResult
 from openinspect.runtime.wording import line
 
-from .client import Client, ErrorInfo, MessageInfo, QuestionRequest, Refused, StatusInfo
+from .client import Client, ErrorInfo, MessageInfo, MessageWithParts, QuestionRequest, Refused, StatusInfo
 from .failures import LONGEST_WAIT_SECONDS, MAX_RETRIES, failed, given_up
 from .ids import message_id, suffix
 from .questions import Questions
@@ -26,13 +26,15 @@ from .translate import Translator
 LOOK_SECONDS = 3.0
 QUIET_LOOK_SECONDS = 15.0
 """A silent stream is compared with the messages this often."""
+IDLE_SECONDS = 6.0
+"""An agent that is idle so long without having finished its answer will not finish it."""
 RESEND_SECONDS = 30.0
 """A prompt that was accepted and did not appear is sent again after this time."""
 CONTINUE = (
     "The process that you run in was restarted in the middle of your work; a tool that was running was ended. "
     "Look at what is already done, and go on with the task. Do not do again what is done."
 )
-_LOOKED_AT = 200
+_LOOKED_AT = 100
 _SEARCHED = 2_000
 GAP = "gap"
 GONE = "gone"
@@ -50,7 +52,9 @@ class Attempt:
         report: Report,
         instructions: str,
         question_seconds: float,
+        newest: str | None,
     ) -> None:
+        """``newest``: the newest message of the session, if it is known."""
         self._client = client
         self._directory = directory
         self._session = session
@@ -60,12 +64,16 @@ class Attempt:
         self.questions = Questions(client, directory, report, question_seconds)
         self.queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
         self._translator = Translator(session, "", report)
+        self._newest = newest
         self._message = ""
         """Id of the message that this attempt sent."""
         self._error: ErrorInfo | None = None
         self._body: dict[str, Any] = {}
         self._sent_at = self._heard_at = 0.0
         self._look_soon = False
+        self._missed = False
+        """The stream was interrupted since the last comparison."""
+        self._idle_since: float | None = None
 
     async def run(self) -> TurnResult:
         try:
@@ -76,11 +84,19 @@ class Attempt:
         finally:
             await self.questions.drop_all()
 
+    @property
+    def newest(self) -> str | None:
+        """The newest message that we know of."""
+        return max(filter(None, (self._translator.newest, self._message, self._newest)), default=None)
+
     # ── sending ───────────────────────────────────────────────────────────────────────────────────
     async def _begin(self) -> TurnResult | None:
         prompt_id, attempt = self._turn.prompt.prompt_id, self._turn.attempt
         unsure = self._turn.maybe_sent or attempt > 0
-        newest = await self._client.messages(self._directory, self._session, _SEARCHED if unsure else 1)
+        newest: list[MessageWithParts] = []
+        if unsure or self._newest is None:
+            newest = await self._client.messages(self._directory, self._session, _SEARCHED if unsure else 1)
+            self._newest = newest[-1].info.id if newest else None
         found = {
             each: info.id
             for each in range(attempt + 1)
@@ -96,7 +112,7 @@ class Attempt:
             if (result := self._conclusion()) is not None:
                 return result
             await self._report.close_open("The agent's process ended while this was under way.")
-        self._message = message_id(prompt_id, attempt, newest[-1].info.id if newest else None)
+        self._message = message_id(prompt_id, attempt, self._newest)
         if not found:
             self._translator = Translator(self._session, self._message, self._report)
         self._body = self._request(first=not found)
@@ -110,7 +126,7 @@ class Attempt:
         for request in await self._client.questions(self._directory):
             await self.questions.asked(request)
         self._sent_at = self._heard_at = time.monotonic()
-        self._look_soon = True
+        self._look_soon = self._missed = True
         return None
 
     def _request(self, *, first: bool) -> dict[str, Any]:
@@ -152,7 +168,7 @@ class Attempt:
         match kind:
             case "gap":
                 self._translator.mark_gap()
-                self._look_soon = True
+                self._look_soon = self._missed = True
             case "gone":
                 raise AgentDied(str(properties.get("how", "the process is gone")))
             case "permission.asked":
@@ -176,7 +192,7 @@ class Attempt:
                     StatusInfo.model_validate(properties.get("status") or {"type": "busy"})
                 )
             case "session.idle":
-                return await self._look()
+                return await self._compare("idle")
             case "session.error":
                 self._error = ErrorInfo.model_validate(properties.get("error") or {})
             case _:
@@ -213,23 +229,30 @@ class Attempt:
             return await self._status(status)
         if status.type == "busy" and not soon and not quiet:
             return None
+        return await self._compare(status.type)
+
+    async def _compare(self, status: str) -> TurnResult | None:
+        """Catch up with the messages, and see whether the turn is over."""
         # What comes while we ask stays in the queue and is known by its keys.
-        messages = await self._client.messages(self._directory, self._session, _LOOKED_AT)
+        limit = _LOOKED_AT if self._missed else min(_LOOKED_AT, self._translator.count + 4)
+        messages = await self._client.messages(self._directory, self._session, limit)
         await self._translator.reconcile(messages)
-        self._heard_at = time.monotonic()
-        if status.type == "busy":
+        now = self._heard_at = time.monotonic()
+        self._missed = False
+        if status == "busy":
+            self._idle_since = None
             return None
-        result = self._conclusion()
-        if result is not None:
+        if (result := self._conclusion()) is not None:
             return result
-        if not self._translator.answers(self._message):
-            if self._error is not None:
-                return failed(self._error)
-            if not self._translator.has(self._message) and time.monotonic() - self._sent_at > RESEND_SECONDS:
-                await self._send()
-            return None
-        if time.monotonic() - self._sent_at > RESEND_SECONDS:
-            return failed(self._error or ErrorInfo(data={"message": "it became idle without finishing"}))
+        if self._idle_since is None:
+            self._idle_since = now
+        if self._translator.answers(self._message):
+            if now - self._idle_since > IDLE_SECONDS:
+                return failed(self._error or ErrorInfo(data={"message": "it became idle without finishing"}))
+        elif self._error is not None:
+            return failed(self._error)
+        elif now - self._sent_at > RESEND_SECONDS and not self._translator.has(self._message):
+            await self._send()
         return None
 
     def _conclusion(self) -> TurnResult | None:
@@ -240,10 +263,10 @@ class Attempt:
         last: MessageInfo = answers[-1]
         if last.error is not None:
             return failed(last.error)
-        if last.time.completed is None or last.finish in (None, "tool-calls", "unknown"):
-            return (
-                failed(self._error) if self._error is not None and last.time.completed is not None else None
-            )
+        if last.time.completed is None:
+            return None
+        if last.finish in (None, "tool-calls"):
+            return failed(self._error) if self._error is not None else None
         if last.finish == "length":
             return failed(ErrorInfo(name="MessageOutputLengthError"))
         if last.finish == "content-filter":
