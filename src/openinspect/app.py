@@ -36,6 +36,7 @@ from openinspect.jobs import Jobs, run_worker
 from openinspect.live.hub import Hub
 from openinspect.live.notices import Notices
 from openinspect.live.presence import REPEAT_SECONDS, PresenceBoard
+from openinspect.models import prices
 from openinspect.models.availability import usable_default
 from openinspect.models.catalogue import agent_providers, find, small_model
 from openinspect.problems import Invalid, Unavailable
@@ -99,8 +100,14 @@ class Wiring:
             group.create_task(self.services.bridge.checkpoint())
             group.create_task(_repeat(self.services.presence.repeat, REPEAT_SECONDS))
             group.create_task(self._catch_up())
+            group.create_task(self._warm())
             if jobs:
                 group.create_task(run_worker(self.jobs, self.database_url))
+
+    async def _warm(self) -> None:
+        """What takes a second to import or read, before the first agent waits for it."""
+        await asyncio.to_thread(prices.warm)
+        await self.doors.tools.warm()
 
     async def _catch_up(self) -> None:
         """A notice may be lost with a connection: look at the heads of what is watched now and then."""
