@@ -9,6 +9,7 @@ States of a box, as ``status`` tells them
 Rules
     - ``create`` may be repeated with the same spec after a crash: it finds what it began and goes on. It returns as soon as the box's
       processes have been started (at most 20 s); that the runtime inside is alive is told by its ``Hello`` on the bridge, not here.
+      A ``create`` that raised has left nothing running, and may be repeated too.
     - A box outlives the server. After a restart ``status(handle)`` finds it again by its handle, and never takes another process for it.
     - ``stop`` ends every process in the box within ``grace`` seconds plus one, and keeps the disk. Stopping what is not there is no error.
     - ``release`` removes all that the box had (processes, mounts, cgroups, folders) but not its disk; ``delete_disk`` removes that.
@@ -18,11 +19,15 @@ Rules
       ``ProviderUnavailable``, with a remedy.
 
 What a box looks like from inside
-    ``/workspace`` and ``/home/agent``   on the disk, owned by uid and gid 1000 (the agent's)
+    ``/workspace`` and ``/home/agent``   on the disk, owned by uid and gid 1000 (the agent's); a new home is a copy of the toolbox's
+                                         ``opencode-home``, where it has one
+    ``/tmp`` and ``/var/tmp``            on the disk too; ``/tmp`` is empty in each new box
+    ``/run``, ``/etc``, ``/var``         of the box alone, writable by uid 0 only
     ``/var/lib/openinspect``             the runtime's reserved space: uid 0, mode 0700, not counted against the disk's quota
     ``/run/openinspect/runtime.json``    ``RuntimeConfig``, uid 0, mode 0600
     ``/opt/openinspect/door``            read-only; the gateway's ``gateway.sock`` in it. The only way out: there is no route
     ``/opt/openinspect/toolbox``         read-only: ``bin/node``, ``bin/opencode`` …
+    ``/opt/openinspect/{python,site,lib}`` read-only: the runtime's interpreter, packages and code
     ``/etc/gitconfig``                   writable by uid 0 only
     the runtime                          ``python -m openinspect.runtime``, uid 0 in the box, pid namespace's second process
 """

@@ -106,7 +106,9 @@ def _root_ids(settings: Settings) -> Finding:
 
 
 def _ordinary_ids() -> Finding:
-    missing = [name for name in ("newuidmap", "newgidmap") if shutil.which(name) is None]
+    missing = [
+        name for name in ("newuidmap", "newgidmap") if shutil.which(name, path=host.SYSTEM_PATH) is None
+    ]
     ranges = idmap.own_ranges()
     if missing or any(ids is None or ids[1] < IDS - 1 for ids in ranges):
         what = f"{' and '.join(missing)} not found" if missing else "this user has no range of 65,536 ids"

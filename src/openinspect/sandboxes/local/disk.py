@@ -102,7 +102,20 @@ def mount(plan: Plan, target: Path) -> None:
 
 
 def loops_work() -> bool:
-    return os.geteuid() == 0 and Path("/dev/loop-control").exists() and shutil.which("mkfs.ext4") is not None
+    """Whether this host gives this user loop devices, and has the tools for them."""
+    if os.geteuid() != 0 or shutil.which("mkfs.ext4", path=_PATH["PATH"]) is None:
+        return False
+    try:
+        control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.ioctl(control, _LOOP_GET_FREE)
+    except OSError:
+        return False
+    finally:
+        os.close(control)
+    return True
 
 
 def _check_owner(place: Path, plan: Plan) -> None:

@@ -189,7 +189,14 @@ class Holder:
 
     def _own_mounts(self, the: Plan) -> None:
         if the.root:
-            kernel.unshare(kernel.CLONE_NEWNS)
+            try:
+                kernel.unshare(kernel.CLONE_NEWNS)
+            except PermissionError as error:
+                raise HostError(
+                    "root may not mount anything here, as in a container with few rights",
+                    "Run the server on the host itself, or the container with `--privileged`",
+                    unavailable=True,
+                ) from error
         else:
             idmap.enter(kernel.CLONE_NEWNS)
             self._say({"map": True})
