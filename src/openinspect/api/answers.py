@@ -71,7 +71,16 @@ async def _http(request: Request, error: HTTPException) -> JSONResponse:
         return answer(
             404, "not_found", f"There is nothing at {request.url.path}.", "See /api/docs for what there is."
         )
-    return answer(error.status_code, "http_error", str(error.detail))
+    if error.status_code == 400:
+        return answer(400, "body_unreadable", "The request's body could not be read.", "Send JSON in UTF-8.")
+    if error.status_code == 405:
+        return answer(
+            405,
+            "method_not_allowed",
+            f"{request.method} is not for this address.",
+            "See /api/docs for what there is.",
+        )
+    return answer(error.status_code, "http_error", f"{error.detail}.", "See /api/docs for what there is.")
 
 
 _AWAY = (

@@ -47,6 +47,12 @@ class _Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if b"%00" in scope.get("raw_path", b"") or b"%00" in scope["query_string"]:
+            refusal = answers.answer(
+                400, "address_unreadable", "The address holds a character that no name has.", "Correct it."
+            )
+            await refusal(scope, receive, send)
+            return
         limit = MAX_UPLOAD if scope["path"].endswith("/attachments") else MAX_BODY
         docs = scope["path"].startswith("/api/docs")
         taken = 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from openinspect.protocol.diffs import RepositoryDiff
 from openinspect.protocol.events import AttachmentInfo, Event, Person
@@ -19,10 +19,26 @@ Effort = Annotated[str, StringConstraints(min_length=1, max_length=32)]
 Role = Literal["owner", "admin", "member", "viewer"]
 
 
+def storable(value: Any) -> Any:
+    """The same with what Postgres can't hold (NUL, halves of surrogate pairs) replaced by U+FFFD."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    return value
+
+
 class Body(BaseModel):
     """A request's body: unknown fields are refused, so that a misspelt one is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        return storable(value)
 
 
 class View(BaseModel):

@@ -1,0 +1,153 @@
+"""Nobody gets in without a credential, and every route consults the table of permissions."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi.routing import APIRoute
+
+from openinspect.api.app import create_app
+from openinspect.identity import credentials, people
+from openinspect.identity.permissions import PERMISSIONS, permissions_of
+from openinspect.testing.running_server import RunningServer, running_server
+
+pytestmark = pytest.mark.anyio
+
+OPEN = {"/api/signin", "/healthz", "/api/{rest:path}", "/{rest:path}"}
+SIGNED_IN = {"/api/signout", "/api/me"}
+
+
+def _routes() -> list[APIRoute]:
+    found: list[APIRoute] = []
+
+    def walk(routes) -> None:
+        for route in routes:
+            if isinstance(route, APIRoute):
+                found.append(route)
+            elif hasattr(route, "original_router"):
+                walk(route.original_router.routes)
+
+    walk(create_app().routes)
+    return found
+
+
+def _permissions(route: APIRoute) -> set[str]:
+    asked: set[str] = set()
+
+    def walk(dependant) -> None:
+        permission = getattr(dependant.call, "permission", None)
+        if permission:
+            asked.add(permission)
+        for child in dependant.dependencies:
+            walk(child)
+
+    walk(route.dependant)
+    return asked
+
+
+def test_every_route_names_a_permission() -> None:
+    routes = _routes()
+    assert len(routes) > 30
+    for route in routes:
+        if route.path not in OPEN | SIGNED_IN:
+            assert _permissions(route) & set(PERMISSIONS), f"{route.path} asks for no permission"
+
+
+async def test_without_a_credential_every_route_answers_401(database_url: str, tmp_path: Path) -> None:
+    async with (
+        running_server(database_url, tmp_path) as server,
+        httpx2.AsyncClient(base_url=server.url) as stranger,
+    ):
+        for route in _routes():
+            if route.path in OPEN:
+                continue
+            path = route.path.format(**dict.fromkeys(route.param_convertors, "x"))
+            for method in route.methods or ():
+                answer = await stranger.request(
+                    method, path, json={} if method in ("POST", "PATCH") else None
+                )
+                assert answer.status_code == 401, f"{method} {path}: {answer.status_code}"
+                assert answer.json()["error"]["remedy"]
+
+
+async def _signed_in(
+    clients: AsyncExitStack, server: RunningServer, role: str
+) -> tuple[httpx2.AsyncClient, people.User]:
+    async with server.wiring.engine.begin() as connection:
+        user = await people.add(connection, f"Some {role}", f"{role}@example.com", role)  # type: ignore[arg-type]
+        link, _ = await credentials.make_signin_link(connection, user.id)
+    client = httpx2.AsyncClient(base_url=server.url, headers={"x-openinspect": "1"})
+    await clients.enter_async_context(client)
+    answer = await client.post("/api/signin", json={"token": link})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["permissions"] == sorted(permissions_of(user.role))
+    again = await client.post("/api/signin", json={"token": link})
+    assert (again.status_code, again.json()["error"]["code"]) == (401, "link_invalid")
+    return client, user
+
+
+async def test_roles_hold(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        session = await server.session()
+        async with AsyncExitStack() as clients:
+            viewer, viewer_user = await _signed_in(clients, server, "viewer")
+            admin, _ = await _signed_in(clients, server, "admin")
+            assert (await viewer.get(f"/api/sessions/{session['id']}")).status_code == 200
+            for method, path, body in (
+                ("POST", "/api/sessions", {}),
+                ("POST", f"/api/sessions/{session['id']}/prompts", {"text": "x"}),
+                ("POST", "/api/repositories", {"path": "/tmp"}),
+                ("POST", "/api/users", {"name": "X", "email": "x@example.com", "role": "owner"}),
+                ("DELETE", f"/api/sessions/{session['id']}", None),
+            ):
+                answer = await viewer.request(method, path, json=body)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_permitted"), path
+            owner_link = await admin.post(f"/api/users/{server.owner.id}/signin-link")
+            assert owner_link.status_code == 403
+            assert (
+                await admin.patch(f"/api/users/{viewer_user.id}", json={"role": "owner"})
+            ).status_code == 403
+            last = await server.http.patch(f"/api/users/{server.owner.id}", json={"role": "admin"})
+            assert (last.status_code, last.json()["error"]["code"]) == (409, "last_owner")
+            assert (
+                await admin.patch(f"/api/users/{viewer_user.id}", json={"disabled": True})
+            ).status_code == 200
+            assert (await viewer.get("/api/me")).status_code == 401
+
+
+async def test_a_cookie_alone_changes_nothing_for_another_site(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server, AsyncExitStack() as clients:
+        member, _ = await _signed_in(clients, server, "member")
+        del member.headers["x-openinspect"]
+        answer = await member.post("/api/sessions", json={})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "header_missing")
+        assert (await member.get("/api/me")).status_code == 200
+
+
+async def test_tokens_are_scoped_revocable_and_never_wider_than_their_maker(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        narrow = (
+            await server.http.post(
+                "/api/tokens", json={"name": "ci", "scopes": ["sessions.read", "tokens.manage"]}
+            )
+        ).json()
+        async with httpx2.AsyncClient(
+            base_url=server.url, headers={"authorization": f"Bearer {narrow['token']}"}
+        ) as client:
+            assert (await client.get("/api/sessions")).status_code == 200
+            assert (await client.post("/api/sessions", json={})).status_code == 403
+            wider = await client.post("/api/tokens", json={"name": "wide", "scopes": ["*"]})
+            assert (wider.status_code, wider.json()["error"]["code"]) == (403, "scope_beyond")
+            listed = {one["id"]: one for one in (await server.http.get("/api/tokens")).json()}
+            assert listed[narrow["id"]]["last_used_at"] is not None
+            assert "token" not in listed[narrow["id"]]
+            assert (await server.http.delete(f"/api/tokens/{narrow['id']}")).status_code == 204
+            assert (await client.get("/api/sessions")).status_code == 401
+        async with server.wiring.engine.connect() as connection:
+            stored = (await connection.exec_driver_sql("SELECT token_hash FROM api_tokens")).scalars().all()
+        assert narrow["token"] not in stored

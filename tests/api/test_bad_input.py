@@ -1,0 +1,134 @@
+"""What makes no sense is refused with a reason and a remedy, and nothing is lost by it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from openinspect.testing.running_server import running_server
+from openinspect.testing.sample_repository import create_sample_repository
+
+pytestmark = pytest.mark.anyio
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 64
+
+
+async def test_each_bad_request_says_what_to_do(database_url: str, tmp_path: Path) -> None:
+    create_sample_repository(tmp_path / "sample")
+    async with running_server(database_url, tmp_path / "data") as server:
+        repository = (
+            await server.http.post("/api/repositories", json={"path": str(tmp_path / "sample")})
+        ).json()
+        session = await server.session()
+        prompts = f"/api/sessions/{session['id']}/prompts"
+        cases = [
+            ("POST", "/api/sessions", {"targets": [{"repository": "nowhere"}]}, 404, "repository_not_found"),
+            (
+                "POST",
+                "/api/sessions",
+                {"targets": [{"repository": repository["id"], "branch": "gone"}]},
+                404,
+                "branch_not_found",
+            ),
+            ("POST", "/api/sessions", {"model": "anthropic/claude-nonesuch"}, 422, "unknown_model"),
+            ("POST", "/api/sessions", {"effort": "enormous"}, 422, "unknown_effort"),
+            ("POST", "/api/sessions", {"modle": "x"}, 422, "invalid_request"),
+            ("POST", "/api/repositories", {"path": str(tmp_path)}, 422, "repository_unusable"),
+            ("POST", "/api/repositories", {}, 422, "path_or_url"),
+            ("POST", prompts, {"text": "x" * 64_001}, 422, "invalid_request"),
+            ("POST", prompts, {"text": "  "}, 422, "prompt_empty"),
+            ("POST", prompts, {"text": "x", "attachments": ["att_none"]}, 422, "attachment_not_found"),
+            ("POST", "/api/sessions/ses_none/prompts", {"text": "x"}, 404, "session_not_found"),
+            ("POST", f"/api/sessions/{session['id']}/stop", {}, 409, "nothing_running"),
+            ("GET", "/api/nothing-here", None, 404, "not_found"),
+        ]
+        for method, path, body, status, code in cases:
+            answer = await server.http.request(method, path, json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+            assert answer.json()["error"]["message"]
+            assert "Traceback" not in answer.text
+        assert (await server.get(f"/sessions/{session['id']}"))["prompts"] == []
+
+
+async def test_invalid_utf_8_and_broken_json_are_refused(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        for content in (b'{"title": "\xff\xfe"}', b"{", b"\x00\x01"):
+            answer = await server.http.post(
+                "/api/sessions", content=content, headers={"content-type": "application/json"}
+            )
+            assert answer.status_code in (400, 422), answer.text
+            assert answer.json()["error"]["remedy"]
+
+
+async def test_text_that_postgres_can_not_hold_is_kept_readable(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        session = await server.session()
+        answer = await server.http.post(
+            f"/api/sessions/{session['id']}/prompts",
+            content=b'{"text": "a\\u0000b \\ud800"}',
+            headers={"content-type": "application/json"},
+        )
+        assert answer.status_code == 201, answer.text
+        async with server.watch(session["id"]) as watching:
+            await watching.until("turn.finished")
+        assert any("a\ufffdb" in str(event["body"]) for event in watching.events)
+
+
+async def test_pictures_are_checked_by_their_content(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        session = await server.session()
+        path = f"/api/sessions/{session['id']}/attachments"
+        script = await server.http.post(
+            path, files={"file": ("x.png", b"<script>alert(1)</script>", "image/png")}
+        )
+        assert (script.status_code, script.json()["error"]["code"]) == (422, "attachment_type")
+        large = await server.http.post(
+            path, files={"file": ("x.png", PNG + b"\0" * (10 * 1024 * 1024), "image/png")}
+        )
+        assert large.status_code == 413
+        good = await server.http.post(path, files={"file": ("x.png", PNG, "text/html")})
+        assert good.status_code == 201
+        stored = await server.http.get(f"{path}/{good.json()['id']}")
+        assert stored.content == PNG
+        assert stored.headers["content-type"] == "image/png"
+        assert stored.headers["x-content-type-options"] == "nosniff"
+        answer = await server.http.post(
+            f"/api/sessions/{session['id']}/prompts", json={"attachments": [good.json()["id"]]}
+        )
+        assert answer.status_code == 201
+        assert answer.json()["attachments"][0]["media_type"] == "image/png"
+
+
+async def test_deleting_a_session_really_removes_it(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        session = await server.session("say something")
+        await server.http.post(
+            f"/api/sessions/{session['id']}/attachments", files={"file": ("x.png", PNG, "image/png")}
+        )
+        await server.until_status(session["id"], session["prompts"][0]["id"], "completed")
+        assert (await server.http.delete(f"/api/sessions/{session['id']}")).status_code == 202
+        assert (await server.http.get(f"/api/sessions/{session['id']}")).status_code == 404
+        async with asyncio.timeout(20):
+            while True:
+                async with server.wiring.engine.connect() as connection:
+                    left = [
+                        (
+                            await connection.exec_driver_sql(
+                                f"SELECT count(*) FROM {table} WHERE {column} = %(id)s", {"id": session["id"]}
+                            )
+                        ).scalar()
+                        for table, column in (
+                            ("sessions", "id"),
+                            ("events", "session_id"),
+                            ("prompts", "session_id"),
+                            ("sandboxes", "session_id"),
+                            ("attachments", "session_id"),
+                        )
+                    ]
+                if not any(left):
+                    break
+                await asyncio.sleep(0.05)
+        assert session["id"] not in server.provider.disks
+        assert not [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]

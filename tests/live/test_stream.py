@@ -1,0 +1,199 @@
+"""Watchers get every event once, in order, whatever they missed and however slow they are."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import pytest
+import websockets
+
+from openinspect.live import hub
+from openinspect.protocol import events as e
+from openinspect.testing.running_server import RunningServer, running_server
+from openinspect.testing.sandbox_double import DoubleProvider, SandboxDouble
+
+pytestmark = pytest.mark.anyio
+
+
+async def _turn(server: RunningServer) -> tuple[str, str, SandboxDouble]:
+    session = await server.session("go")
+    box = await server.provider.box()
+    await box.connect()
+    await box.ready()
+    command = await box.command("prompt")
+    return session["id"], command["prompt_id"], box
+
+
+def _by_hand(folder: Path) -> DoubleProvider:
+    return DoubleProvider(folder / "door" / "gateway.sock", behaviour=None)
+
+
+async def test_resuming_gives_what_was_missed_and_nothing_twice(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _turn(server)
+        after, seen = 0, []
+
+        async def talk() -> None:
+            for n in range(200):
+                await box.say(e.BootLog(step="x", text=f"line {n}"), turn_id=prompt_id)
+                await asyncio.sleep(0.002)
+
+        talking = asyncio.create_task(talk())
+        for _ in range(10):  # the socket is dropped ten times
+            async with server.watch(session_id, after) as watching:
+                for _ in range(3):
+                    await watching.next()
+                after = watching.seq
+                seen += watching.events
+        await talking
+        await box.until_counted()
+        async with server.watch(session_id, after) as watching:
+            await watching.until_synced()
+            seen += watching.events
+        lines = [event["body"]["text"] for event in seen if event["body"]["kind"] == "boot.log"]
+        assert lines == [f"line {n}" for n in range(200)]
+        assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
+
+
+async def test_who_joins_in_the_middle_of_a_part_gets_the_rest_of_it(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _turn(server)
+        text = "".join(chr(0x1F600 + n % 40) + f"word{n} " for n in range(300))
+        async with server.watch(session_id) as early:
+            for start in range(0, len(text), 50):
+                await box.write(prompt_id, "p1", start, text[start : start + 50])
+                if start == 1000:
+                    while len(early.parts.get("p1", "")) < 1000:
+                        await early.next()
+                    have = len(early.parts["p1"])
+                    async with server.watch(session_id, early.seq, {"p1": have}) as late:
+                        late.parts["p1"] = early.parts["p1"]
+                        await late.until_synced()
+                        assert late.parts["p1"].startswith(text[:have])
+            while len(early.parts.get("p1", "")) < len(text):
+                await early.next()
+            assert early.parts["p1"] == text
+            await box.say(
+                e.TextPart(part_id="p1", text=text), e.TurnEnded(outcome="completed"), turn_id=prompt_id
+            )
+            await early.until("turn.finished")
+            assert "p1" not in early.parts
+        rows = await server.get(f"/sessions/{session_id}")
+        assert rows["open_parts"] == []
+
+
+async def test_a_bridge_that_comes_back_repeats_an_open_part_without_harm(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _turn(server)
+        async with server.watch(session_id) as watching:
+            await box.write(prompt_id, "p1", 0, "Hello, ")
+            while watching.parts.get("p1") != "Hello, ":
+                await watching.next()
+            await box.drop()
+            box.running = prompt_id
+            await box.connect()
+            await box.write(prompt_id, "p1", 0, "Hello, world")
+            while watching.parts.get("p1") != "Hello, world":
+                await watching.next()
+
+
+async def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "WATCHER_BYTES", 200_000)
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _turn(server)
+        async with server.watch(session_id) as watching:
+            await watching.until_synced()
+            watching.socket.transport.pause_reading()
+            for _ in range(60):
+                await box.say(*[e.BootLog(step="x", text="y" * 8000)] * 20, turn_id=prompt_id)
+            await box.until_counted()
+            watching.socket.transport.resume_reading()
+            with pytest.raises(websockets.ConnectionClosed):
+                while True:
+                    await watching.next()
+            assert watching.socket.close_code == 4429
+            resumed_from = watching.seq
+        async with server.watch(session_id, resumed_from) as again:
+            await again.until_synced(30)
+            assert again.seq == (await server.get(f"/sessions/{session_id}"))["head"]
+
+
+async def test_a_ticket_works_once_and_for_one_session(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        session = await server.session()
+        ticket = (await server.http.post(f"/api/sessions/{session['id']}/stream-ticket")).json()["ticket"]
+        address = server.url.replace("http", "ws", 1) + "/api/stream"
+
+        async def use(opening: object) -> int | None:
+            async with websockets.connect(address) as socket:
+                await socket.send(opening if isinstance(opening, str) else orjson.dumps(opening).decode())
+                try:
+                    while orjson.loads(await asyncio.wait_for(socket.recv(), 10))["type"] != "synced":
+                        pass
+                except websockets.ConnectionClosed:
+                    return socket.close_code
+                return None
+
+        assert await use({"type": "open", "ticket": ticket}) is None
+        assert await use({"type": "open", "ticket": ticket}) == 4401
+        assert await use({"type": "open", "ticket": "made up"}) == 4401
+        for rubbish in ("", "{", '{"type":"ping"}', "x" * 20_000):
+            assert await use(rubbish) == 4400
+
+
+async def test_presence_is_told_between_processes(database_url: str, tmp_path: Path) -> None:
+    async with (
+        running_server(database_url, tmp_path / "a") as one,
+        running_server(database_url, tmp_path / "b", jobs=False) as two,
+    ):
+        session = await one.session()
+        async with one.watch(session["id"]) as here:
+            await here.until_synced()
+            # the other server is another process to this one only if it calls itself otherwise
+            two.wiring.services.presence.heard(
+                orjson.dumps(
+                    {
+                        "from": "another",
+                        "session": session["id"],
+                        "people": [
+                            {"user_id": "usr_other", "name": "Other", "state": "active", "typing": True}
+                        ],
+                    }
+                ).decode()
+            )
+            assert [p.name for p in two.wiring.services.presence.people(session["id"])] == ["Other"]
+            await here.socket.send(orjson.dumps({"type": "here", "state": "active", "typing": True}).decode())
+            async with asyncio.timeout(10):
+                while not (here.people and here.people[0]["typing"]):
+                    await here.next()
+
+
+async def test_server_sent_events_resume_by_their_id(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        session = await server.session("say hello")
+        await server.until_status(session["id"], session["prompts"][0]["id"], "completed")
+        head = (await server.get(f"/sessions/{session['id']}"))["head"]
+
+        async def read(**headers: str) -> list[int]:
+            seqs: list[int] = []
+            async with server.http.stream(
+                "GET", f"/api/sessions/{session['id']}/stream", headers=headers
+            ) as answer:
+                async for line in answer.aiter_lines():
+                    if line.startswith("data: "):
+                        message = orjson.loads(line[6:])
+                        if message["type"] == "synced":
+                            return seqs
+                        seqs += [event["seq"] for event in message.get("events", [])]
+            return seqs
+
+        assert await read() == list(range(1, head + 1))
+        assert await read(**{"last-event-id": str(head - 2)}) == [head - 1, head]
