@@ -129,6 +129,22 @@ async def test_a_new_home_is_a_copy_of_the_toolboxes_and_the_agents(boxes: Boxes
     provider, handle = await boxes.start("cat", "/home/agent/.config/deep/file")
     assert (await boxes.ended(provider, handle)).log_tail == "mine\n"
     assert (template / ".config" / "deep" / "file").read_text() == "prepared"
+    # nor does the next session find it
+    provider, handle = await boxes.start("cat", "/home/agent/.config/deep/file", disk="another")
+    assert (await boxes.ended(provider, handle)).log_tail == "prepared"
+
+
+async def test_a_new_toolbox_gives_new_sessions_its_home(boxes: Boxes) -> None:
+    template = boxes.settings.toolbox / "opencode-home"
+    template.mkdir(parents=True)
+    for version in ("one", "two", "three", "four", "five"):
+        (template / "file").write_text(version)
+        (boxes.settings.toolbox / "versions.json").write_text(version)
+        provider, handle = await boxes.start("cat", "/home/agent/file", disk=version)
+        assert (await boxes.ended(provider, handle)).log_tail == version
+        await provider.release(handle["box"], handle)
+    kept = list((boxes.settings.data_dir / "sandboxes").glob("templates/*"))
+    assert len(kept) <= 3
 
 
 async def test_temporary_files_are_those_of_one_box(boxes: Boxes) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openinspect.sandboxes.local import cgroups, disk, host
+from openinspect.sandboxes.local import cgroups, disk, host, image
 from openinspect.sandboxes.provider import Limits
 
 from .conftest import Boxes
@@ -19,7 +19,7 @@ needs_cgroups = pytest.mark.skipif(
     not isinstance(cgroups.locate(), cgroups.Place), reason=f"cgroups: {cgroups.locate()}"
 )
 needs_loops = pytest.mark.skipif(
-    not disk.loops_work(), reason="no loop devices for this user: disks have no size of their own"
+    not image.loops_work(), reason="no loop devices for this user: disks have no size of their own"
 )
 pytestmark = pytest.mark.anyio
 
@@ -126,9 +126,9 @@ async def test_deleted_files_give_the_hosts_disk_back(boxes: Boxes) -> None:
         "/bin/sh", "-c", "head -c 40000000 /dev/urandom > /workspace/big; sync; rm /workspace/big; sync; echo gone; exec sleep 600"
     )  # fmt: skip
     await boxes.printed(provider, handle, "gone")
-    image = boxes.settings.data_dir / "sandboxes" / "disks" / "disk" / disk.IMAGE
+    file = boxes.settings.data_dir / "sandboxes" / "disks" / "disk" / disk.IMAGE
     deadline = time.monotonic() + 20
-    while image.stat().st_blocks * 512 > 20_000_000:
+    while file.stat().st_blocks * 512 > 20_000_000:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
 
@@ -160,20 +160,20 @@ async def test_nothing_is_left_on_the_host(boxes: Boxes, killed: bool) -> None:
     place = cgroups.locate()
     assert isinstance(place, cgroups.Place)
     groups = place.folders(handle["box"])
-    image = boxes.settings.data_dir / "sandboxes" / "disks" / "disk" / disk.IMAGE
+    file = boxes.settings.data_dir / "sandboxes" / "disks" / "disk" / disk.IMAGE
     assert all(group.is_dir() for group in groups)
-    assert disk.attached(image)
+    assert image.attached(file)
     assert _mounted(handle["box"])
     if killed:
         os.kill(handle["pid"], 9)
     else:
         await provider.stop(handle, grace=0.2)
     deadline = time.monotonic() + 3
-    while _mounted(handle["box"]) or disk.attached(image):
+    while _mounted(handle["box"]) or image.attached(file):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     await provider.release(handle["box"], handle)
     assert not any(group.exists() for group in groups)
     assert list(boxes.folder.iterdir()) == []
     await provider.delete_disk("disk")
-    assert not image.parent.exists()
+    assert not file.parent.exists()

@@ -5,7 +5,8 @@
 ``holder``      the process that owns a box: namespaces, mounts, limits, the runtime's log and its end
 ``rootfs``      the tree that a box sees
 ``etc``         its ``/etc``
-``disk``        what a session keeps between boxes: an ext4 image with a size, or plain folders
+``disk``        what a session keeps between boxes
+``image``       the ext4 images that have a size
 ``cgroups``     limits on memory, cpu and processes, versions 1 and 2
 ``seccomp``     the system calls that nothing in a box may make
 ``kernel``      the system calls that Python's library lacks

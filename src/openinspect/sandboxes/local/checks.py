@@ -21,7 +21,7 @@ from openinspect.protocol.config import AgentConfig, Door, RuntimeConfig
 from openinspect.sandboxes.provider import BoxSpec, Finding, Limits, ProviderError
 from openinspect.settings import Settings
 
-from . import cgroups, disk, host, idmap
+from . import cgroups, host, idmap, image
 from .kernel import HostError
 from .plan import IDS
 
@@ -130,7 +130,7 @@ def _ordinary_ids() -> Finding:
 
 
 def _disk_size() -> Finding:
-    if disk.loops_work():
+    if image.loops_work():
         return Finding(
             name="sandbox disk size",
             state="ok",

@@ -40,7 +40,7 @@ from openinspect.sandboxes.provider import (
 )
 from openinspect.settings import Settings
 
-from . import cgroups, disk, host, idmap, output, plan, processes
+from . import cgroups, disk, host, idmap, image, output, plan, processes
 from .kernel import HostError
 from .plan import Bounds, Plan
 from .processes import Process
@@ -226,7 +226,7 @@ class LocalProvider:
             return
         lock = disk.lock(place, 5.0)
         try:
-            if not disk.wait_detached(place / disk.IMAGE, 5.0):
+            if not image.wait_detached(place / disk.IMAGE, 5.0):
                 raise HostError(f"the disk {place.name} is still mounted", "Release its box first")
             _remove(place)
         finally:

@@ -39,12 +39,14 @@ def build(plan: Plan) -> None:
     kernel.mount("tmpfs", str(STAGE), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755,size=64m")
     for folder in (BOX, DISK, PARTS):
         folder.mkdir()
-    disk.mount(plan, DISK)
+    home = _agents_home(sources.get(f"{OURS}/toolbox"))
+    disk.mount(plan, DISK, home)
+    if home is not None:
+        os.close(home)
     _tree(plan, root)
     for inside, descriptor in sources.items():
         _bind(f"/proc/self/fd/{descriptor}", inside, read_only=inside != "/var/lib/openinspect")
         os.close(descriptor)
-    disk.seed_home(DISK, BOX / OURS[1:] / "toolbox" / "opencode-home", plan)
     for source, inside in (("home/agent", "/home/agent"), ("tmp", "/tmp"), ("var-tmp", "/var/tmp")):
         _bind(str(DISK / source), inside, read_only=False)
     _workspace(plan)
@@ -77,6 +79,15 @@ def _open(sources: dict[str, str]) -> dict[str, int]:
         inside: os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for inside, source in sources.items()
     }
+
+
+def _agents_home(toolbox: int | None) -> int | None:
+    if toolbox is None:
+        return None
+    try:
+        return os.open("opencode-home", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=toolbox)
+    except FileNotFoundError:
+        return None
 
 
 def _folder(path: Path, owner: int, mode: int) -> Path:
