@@ -22,7 +22,7 @@ def demo(model: ScriptedModel) -> ScriptedModel:
 def break_otherwise(sample: Path, name: str, old: str, new: str) -> None:
     """Repair the shipped bug and make another one."""
     fees = sample / "lending/fees.py"
-    fees.write_text(fees.read_text().replace("days // DAYS_PER_WEEK + 1", "-(-days // DAYS_PER_WEEK)"))
+    fees.write_text(fees.read_text().replace("days // DAYS_PER_WEEK + 1", "(days + DAYS_PER_WEEK - 1) // DAYS_PER_WEEK"))
     path = sample / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
@@ -126,7 +126,7 @@ def test_the_same_mistake_elsewhere_is_found_by_following_the_output(demo: Scrip
     git(sample, "add", "--all")
     git(sample, "commit", "--quiet", "--message=Move everything")
     assert "rounded_up" in SmallAgent(demo, sample).run(PROMPT)
-    assert "return -(-amount // SIZE)" in (sample / "lending/fines.py").read_text()
+    assert "return (amount + SIZE - 1) // SIZE" in (sample / "lending/fines.py").read_text()
 
 
 def test_a_second_bug_keeps_it_from_committing(demo: ScriptedModel, sample: Path):
