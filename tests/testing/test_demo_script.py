@@ -22,7 +22,9 @@ def demo(model: ScriptedModel) -> ScriptedModel:
 def break_otherwise(sample: Path, name: str, old: str, new: str) -> None:
     """Repair the shipped bug and make another one."""
     fees = sample / "lending/fees.py"
-    fees.write_text(fees.read_text().replace("days // DAYS_PER_WEEK + 1", "(days + DAYS_PER_WEEK - 1) // DAYS_PER_WEEK"))
+    fees.write_text(
+        fees.read_text().replace("days // DAYS_PER_WEEK + 1", "(days + DAYS_PER_WEEK - 1) // DAYS_PER_WEEK")
+    )
     path = sample / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))

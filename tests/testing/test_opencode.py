@@ -196,7 +196,9 @@ def test_the_demo_opens_a_pull_request_through_mcp(agent: Agent, model: Scripted
 def test_a_moved_bug_is_not_repaired(agent: Agent, model: ScriptedModel, sample: Path):
     model.play("demo")
     fees, shelves = sample / "lending/fees.py", sample / "lending/shelves.py"
-    fees.write_text(fees.read_text().replace("days // DAYS_PER_WEEK + 1", "(days + DAYS_PER_WEEK - 1) // DAYS_PER_WEEK"))
+    fees.write_text(
+        fees.read_text().replace("days // DAYS_PER_WEEK + 1", "(days + DAYS_PER_WEEK - 1) // DAYS_PER_WEEK")
+    )
     shelves.write_text(shelves.read_text().replace("boards, room = 0, 0", "boards, room = 1, 0"))
     before = git(sample, "diff")
     said = agent.turn(agent.session(sample), sample, "anthropic", "Fix the failing test")

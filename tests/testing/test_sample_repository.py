@@ -23,7 +23,9 @@ def test_exactly_one_test_fails(sample: Path):
 
 def test_the_right_line_repairs_it(sample: Path):
     fees = sample / "lending/fees.py"
-    fees.write_text(fees.read_text().replace("days // DAYS_PER_WEEK + 1", "(days + DAYS_PER_WEEK - 1) // DAYS_PER_WEEK"))
+    fees.write_text(
+        fees.read_text().replace("days // DAYS_PER_WEEK + 1", "(days + DAYS_PER_WEEK - 1) // DAYS_PER_WEEK")
+    )
     assert unittest(sample).returncode == 0
 
 
