@@ -44,7 +44,7 @@ export class SessionStore {
     problem: null,
     standing: null,
     rows: [],
-    connection: { state: "connecting" },
+    connection: { state: "connecting", again: false },
     people: [],
     hasOlder: false,
     loadingOlder: false,

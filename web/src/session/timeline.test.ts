@@ -94,6 +94,16 @@ describe("the timeline", () => {
     expect(item(timeline, "t1", "text").text).toBe("Hello world");
   });
 
+  it("stands a part where its event is, also when others were logged before it", () => {
+    const events = log("p1", queued("p1"), started("p1"), text("t2", "later begun, sooner whole"), text("t1", "half"));
+    const live = Timeline.of(events.slice(0, 2));
+    live.write(delta("t1", 0, "ha"));
+    live.write(delta("t2", 0, "later"));
+    for (const event of events.slice(2)) live.add(event);
+    expect(ids(live)).toEqual(ids(Timeline.of(events)));
+    expect([...live.items.keys()].toSorted()).toEqual([...Timeline.of(events).items.keys()].toSorted());
+  });
+
   it("takes only what is new of a piece that overlaps, and refuses one that begins too late", () => {
     const timeline = Timeline.of(log("p1", queued("p1"), started("p1")));
     timeline.write(delta("t1", 0, "abc"));

@@ -130,6 +130,7 @@ export class Timeline {
       case "text":
       case "reasoning":
         this.open.delete(body.part_id);
+        this.toItsPlace(body.part_id);
         this.put({
           id: body.part_id,
           kind: body.kind,
@@ -140,8 +141,8 @@ export class Timeline {
         } satisfies WritingItem);
         return;
       case "tool.started":
+        if (body.tool === "question" || this.items.has(body.call_id)) return; // a question is an item of its own
         this.turnTools.add(body.call_id);
-        if (this.items.has(body.call_id)) return;
         this.put({
           id: body.call_id,
           kind: "tool",
@@ -156,6 +157,7 @@ export class Timeline {
         } satisfies ToolItem);
         return;
       case "tool.finished": {
+        if (body.tool === "question" && body.state === "completed") return;
         this.turnTools.delete(body.call_id);
         const begun = this.items.get(body.call_id);
         this.put({
@@ -412,6 +414,15 @@ export class Timeline {
   private showOpen(part: OpenPart): void {
     this.open.set(part.partId, part);
     this.put({ id: part.partId, kind: part.kind, text: part.text, streaming: true, truncated: false, seq: null, at: "" } satisfies WritingItem);
+  }
+
+  /** A part stands where its event does: when others were logged while it was being written, it comes after them. */
+  private toItsPlace(id: string): void {
+    const segment = this.segments.at(-1)!;
+    const at = segment.itemIds.indexOf(id);
+    if (at < 0 || segment.itemIds.slice(at + 1).every((later) => this.items.get(later)?.seq === null)) return;
+    segment.itemIds.splice(at, 1);
+    this.items.delete(id);
   }
 
   private put(item: Item): void {

@@ -20,7 +20,8 @@ const OPEN_MS = 15_000;
 const STEADY_MS = 3_000;
 
 export type Connection =
-  | { state: "connecting" }
+  /** `again`: after it was lost. */
+  | { state: "connecting"; again: boolean }
   | { state: "live" }
   /** `since` and `retryAt` are milliseconds of the epoch. */
   | { state: "waiting"; since: number; retryAt: number; attempt: number }
@@ -98,7 +99,7 @@ export class SessionStream {
 
   private async open(): Promise<void> {
     const run = ++this.run;
-    this.become({ state: "connecting" });
+    this.become({ state: "connecting", again: this.lostAt !== null });
     let ticket: string;
     try {
       ticket = await this.options.ticket();

@@ -50,15 +50,18 @@ function agentTruth({ sandbox, activity, prompts }: SessionDetail): Truth {
   return { name, word: "Idle", tone: "good", explain: "It waits for a prompt." };
 }
 
+const OFFLINE: Truth = { name: "You", word: "Offline", tone: "warn", explain: "The page can't reach the server. The session goes on without it." };
+
 function connectionTruth(connection: Connection): Truth {
   const name = "You";
   switch (connection.state) {
     case "live":
       return { name, word: "Live", tone: "good", explain: "You see what happens as it happens." };
     case "connecting":
+      if (connection.again) return OFFLINE;
       return { name, word: "Connecting", tone: "accent", explain: "The page is catching up." };
     case "waiting":
-      return { name, word: "Offline", tone: "warn", explain: "The page can't reach the server. The session goes on without it." };
+      return OFFLINE;
     case "ended":
       return { name, word: "Disconnected", tone: "quiet", explain: "This page is no longer following the session." };
   }

@@ -3,7 +3,7 @@ import { useVirtualizer } from "@tanstack/react-virtual";
 import { ArrowDown, Link as LinkIcon } from "lucide-react";
 import { memo, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
-import { say } from "@/components/ui/toasts";
+import { complain, say } from "@/components/ui/toasts";
 import { exact } from "@/components/ui/words";
 import type { Item } from "@/session/items";
 import type { Row } from "@/session/rows";
@@ -18,6 +18,7 @@ import { ReasoningRow, TextRow } from "./writing-row";
 
 const NEAR_END = 64;
 const NEAR_START = 900;
+const AIM_MS = 600;
 
 export function Timeline({ target, onTargetReached }: { target: number | null; onTargetReached: () => void }) {
   const store = useStore();
@@ -29,6 +30,8 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
   const scroller = useRef<HTMLDivElement>(null);
   const stuck = useRef(true);
   const lastTop = useRef(0);
+  /** On the way to an event that was asked for: being near the end for a moment does not mean to stay there. */
+  const aiming = useRef(false);
   const [atEnd, setAtEnd] = useState(true);
   const [marked, setMarked] = useState<string | null>(null);
 
@@ -50,7 +53,8 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
     if (!element) return;
     const near = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_END;
     // Only who scrolls up leaves the end; that something was added below does not count as leaving it.
-    if (near) stuck.current = true;
+    if (aiming.current) stuck.current = false;
+    else if (near) stuck.current = true;
     else if (element.scrollTop < lastTop.current - 1) stuck.current = false;
     lastTop.current = element.scrollTop;
     store.following = stuck.current;
@@ -87,21 +91,26 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
   useEffect(() => {
     if (target === null) return;
     let current = true;
+    let settled: ReturnType<typeof setTimeout> | undefined;
+    aiming.current = true;
+    stuck.current = false;
     store
       .reveal(target)
       .then((key) => {
         if (!current) return;
         onTargetReached();
         const at = key === null ? -1 : store.view.rows.findIndex((row) => row.key === key);
+        settled = setTimeout(() => (aiming.current = false), AIM_MS);
         if (at < 0) return say(`There is nothing at #${target} in this session.`);
         setMarked(key);
-        stuck.current = false;
+        setAtEnd(false);
         // Once the list has the rows that were unfolded or fetched.
         requestAnimationFrame(() => virtual.scrollToIndex(at, { align: "start" }));
       })
-      .catch(() => undefined);
+      .catch(complain);
     return () => {
       current = false;
+      if (settled === undefined) aiming.current = false;
     };
   }, [target, store, virtual, onTargetReached]);
 
