@@ -46,7 +46,16 @@ def target(
 
 
 @schema.parametrize()
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.function_scoped_fixture,
+    ],
+    derandomize=True,
+)
 @pytest.mark.timeout(180)
 def test_no_request_makes_the_server_fail(
     case: schemathesis.Case, target: tuple[str, str, list[str]]

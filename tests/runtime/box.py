@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from openinspect.models.catalogue import agent_providers
 from openinspect.protocol.commands import Configure, Identity, ModelChoice, RunPrompt, StopTurn, TargetSpec
@@ -111,7 +111,7 @@ class Box:
         self.env: dict[str, str] = {}
         self.program = ["-m", "openinspect.runtime"]
 
-    async def __aenter__(self) -> Box:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

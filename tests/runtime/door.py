@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from openinspect.protocol.commands import Command
-from openinspect.protocol.events import sandbox_event
+from openinspect.protocol.events import ReasoningPart, TextPart, sandbox_event
 from openinspect.protocol.frames import (
     CommandFrame,
     Counted,
@@ -235,7 +235,7 @@ class Door:
             self.counted = number
             self.bodies.append(record.body)
             self.events.append((record.turn_id, event))
-            if event.kind in ("text", "reasoning"):
+            if isinstance(event, TextPart | ReasoningPart):
                 self.closed_parts.add(event.part_id)
                 self.parts.pop(event.part_id, None)
         await websocket.send_text(Counted(n=self.counted).model_dump_json())
@@ -286,7 +286,7 @@ class Door:
         upstream = self._client.build_request("POST", f"{base}/{path}", headers=keep, content=body)
         answer = await self._client.send(upstream, stream=True)
 
-        async def stream() -> Any:
+        async def stream() -> AsyncIterator[bytes]:
             try:
                 async for block in answer.aiter_raw():
                     yield block

@@ -185,6 +185,7 @@ def test_kill_9_of_the_writer_loses_nothing_that_it_said_was_there(tmp_path: Pat
         )
         assert process.stdout is not None
         deadline = time.monotonic() + 20
+        promised_now = 0
         for line in process.stdout:
             promised_now = int(line)
             if promised_now >= promised + 500 or time.monotonic() > deadline:
