@@ -244,3 +244,30 @@ async def test_text_that_json_or_postgres_refuse_is_made_fit(side: Side, door: D
     await door.until(lambda: len(door.events) == 2)
     assert door.events[0][1].message == "a\ufffdb\ufffdc"
     assert door.events[1][1].truncated and not door.faults
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "not json",
+        "[]",
+        '{"type": "counted"}',
+        '{"type": "counted", "n": -1}',
+        '{"type": "command", "n": 1, "command": {"kind": "from the future"}}',
+        '{"type": "command", "n": "x"}',
+        '{"type": "hello"}',
+        b"\xff\xfe",
+    ],
+)
+async def test_what_can_not_be_understood_does_no_harm(side: Side, door: Door, junk: str | bytes) -> None:
+    await door.until(lambda: door.hellos)
+    websocket = door._websocket
+    assert websocket is not None
+    if isinstance(junk, bytes):
+        await websocket.send_bytes(junk)
+    else:
+        await websocket.send_text(junk)
+    await side.outbox.emit(note("still here"))
+    await door.until(lambda: door.events)
+    assert side.bridge is not None and side.bridge.returncode is None
+    assert [command for _, command in side.commands if command != "from the future"] == []

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import os
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,17 +34,23 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-async def box(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> AsyncIterator[Box]:
-    root = tmp_path_factory.mktemp("turns")
-    root.chmod(0o755)
-    repositories = root / "repositories"
+def open_root() -> Iterator[Path]:
+    # Not in pytest's own folder: the agent has an account of its own here, which can't enter that.
+    with tempfile.TemporaryDirectory(prefix="openinspect-turns-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+async def box(open_root: Path, model: ScriptedModel) -> AsyncIterator[Box]:
+    repositories = open_root / "repositories"
     make_repository(
         repositories, "widgets", {"README.md": "# Widgets\n", "widgets.py": "def count():\n    return 1\n"}
     )
     models = {"anthropic": model.anthropic_url, "openai": model.openai_url, "opencode": model.opencode_url}
     async with (
-        Door(root / "gateway.sock", repositories, models) as door,
-        Box(root / "box", door, tools_path="/tools/mcp", question_seconds=3) as running,
+        Door(open_root / "gateway.sock", repositories, models) as door,
+        Box(open_root / "box", door, uid=23_456, tools_path="/tools/mcp", question_seconds=3) as running,
     ):
         running.configure()
         await door.ready(100)
@@ -158,6 +167,19 @@ async def test_commands_see_the_session_and_not_our_secrets(box: Box) -> None:
     assert not {
         name for name in names if name.startswith("OPENCODE_SERVER") or name.startswith("npm_config")
     }, names
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the agent an account of its own")
+async def test_the_agent_has_an_account_of_its_own(box: Box) -> None:
+    events = await ran(
+        box,
+        f"run: id -u; cat {box.state}/spool/owner {box.config_path} 2>&1; echo x >>{box.config.paths.git_config}; "
+        f"echo x >>{box.config.paths.shared}/opencode.json; cat {box.config.paths.shared}/opencode.json | head -c 20; kill -0 {box.process and box.process.pid}",
+    )
+    output = only(events, "tool.finished").output
+    assert output.startswith("23456\n") and output.count("Permission denied") == 4, output
+    assert "not permitted" in output.splitlines()[-1], output
+    assert (box.workspace / "repo").stat().st_uid == 23_456
 
 
 async def test_todos_are_told(box: Box) -> None:

@@ -15,6 +15,7 @@ import orjson
 
 from openinspect.protocol.events import Committed, DiffChanged, SandboxEvent, Warned
 
+from .agents.contract import Agent
 from .diffs import DiffFailed, repository_diff
 from .door import DoorClient, DoorError
 from .git import EMPTY_TREE, Git
@@ -37,10 +38,11 @@ class _Known:
 
 
 class Changes:
-    def __init__(self, git: Git, door: DoorClient, outbox: Outbox, state: Path) -> None:
+    def __init__(self, git: Git, door: DoorClient, outbox: Outbox, state: Path, agent: Agent) -> None:
         self._git = git
         self._door = door
         self._outbox = outbox
+        self._agent = agent
         self._path = state / "changes.json"
         self._checkouts: list[Checkout] = []
         self._known: dict[str, _Known] = {}
@@ -68,13 +70,11 @@ class Changes:
 
     async def settle(self, report: TurnReport) -> None:
         """Look, if anything ran since the last time, and tell it as part of the turn."""
-        if not self._dirty:
-            return
-        self._dirty = False
         await self._look(lambda event, key: report.event(event, key))
 
     async def refresh(self) -> None:
         """Look, and tell it as part of no turn; also a difference that was told before."""
+        self._dirty = True
         for known in self._known.values():
             known.diff = None
 
@@ -89,10 +89,15 @@ class Changes:
             await asyncio.gather(self._looking, return_exceptions=True)
 
     async def _look(self, say: Say) -> None:
+        # Also with nothing to look for: a look that is under way has to come to its end first.
         async with self._lock:
+            if not self._dirty:
+                return
+            self._dirty = False
             for checkout in self._checkouts:
                 known = self._known.setdefault(checkout.target.directory, _Known())
                 try:
+                    await self._agent.tidy(self._git, checkout.folder)
                     await self._commits(checkout, known, say)
                     await self._diff(checkout, known, say)
                 except DiffFailed as failed:

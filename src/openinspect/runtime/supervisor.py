@@ -84,7 +84,7 @@ class Supervisor:
         self._git = Git(self._account, base_environment(config.paths))
         self._agent = make_agent(config, self._account, self._forwarder, self._shell_env)
         self._keeper = Keeper(self._agent, self._outbox, self._fail)
-        self._changes = Changes(self._git, self._door, self._outbox, self._state)
+        self._changes = Changes(self._git, self._door, self._outbox, self._state, self._agent)
         self._turns = Turns(
             self._outbox,
             self._keeper,

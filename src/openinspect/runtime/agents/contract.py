@@ -23,10 +23,12 @@ Life of a turn (one at a time)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 from openinspect.protocol.commands import RunPrompt
 from openinspect.protocol.events import SandboxEvent
+from openinspect.runtime.git import Git
 
 START_SECONDS = 60.0
 
@@ -135,6 +137,10 @@ class Agent(Protocol):
     def warm(self, directory: str) -> None: ...
 
     async def open(self, workplace: Workplace) -> None: ...
+
+    async def tidy(self, git: Git, folder: Path) -> None:
+        """Undo what the agent's start did to a repository, and nobody wanted. Called before its changes are looked at."""
+        ...
 
     async def turn(self, turn: Turn, report: Report) -> TurnResult: ...
 

@@ -27,6 +27,7 @@ from openinspect.protocol.events import (
 )
 from openinspect.runtime.agents.contract import AgentDied, AgentUnusable, Report, Turn, TurnResult, Workplace
 from openinspect.runtime.agents.opencode.config import base_environment
+from openinspect.runtime.git import Git
 from openinspect.runtime.processes import Account, end, kill_group
 
 _QUESTION_SECONDS = 30.0
@@ -80,6 +81,9 @@ class FakeAgent:
 
     async def open(self, workplace: Workplace) -> None:
         self._directory = workplace.directory
+
+    async def tidy(self, git: Git, folder: Path) -> None:
+        return
 
     async def turn(self, turn: Turn, report: Report) -> TurnResult:
         self._interrupted.clear()

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from openinspect.protocol.config import AgentConfig, Paths
 from openinspect.runtime.agents.contract import AgentDied, Report, Turn, TurnResult, Workplace
+from openinspect.runtime.git import Git
 from openinspect.runtime.processes import Account
 
 from . import config as setup
 from .client import Client, Refused, ServerGone
 from .memory import recall, remember
 from .process import ServerProcess, end_former, launch
+from .tidy import tidy
 from .turn import GAP, GONE, Attempt
 from .warm import NullModel, null_model_of, warm
 
@@ -170,6 +172,10 @@ class OpenCode:
     async def _connect_tools(client: Client, directory: str) -> None:
         with contextlib.suppress(ServerGone, Refused):
             await client.connect_tools(directory, setup.TOOLS)
+
+    async def tidy(self, git: Git, folder: Path) -> None:
+        if self._workplace is not None and self._workplace.configured:
+            await tidy(git, folder)
 
     async def turn(self, turn: Turn, report: Report) -> TurnResult:
         workplace, client = self._workplace, self._client

@@ -1,0 +1,27 @@
+"""OpenCode adds a ``$schema`` line to a configuration that has none, wherever it finds one: in a repository that is nobody's change.
+
+It is taken out again where it is all that was changed, as the agent and through git.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from openinspect.runtime.git import Git
+
+_FILES = ("opencode.json", "opencode.jsonc", ".opencode/opencode.json", ".opencode/opencode.jsonc")
+_BEGIN = re.compile(rb"^\s*\{")
+_ADDED = b'{\n  "$schema": "https://opencode.ai/config.json",'
+
+
+async def tidy(git: Git, folder: Path) -> None:
+    """Put configurations back that only got that line."""
+    listed = await git.look(folder, "diff", "--name-only", "-z", "--no-ext-diff", "--", *_FILES)
+    for name in filter(None, listed.stdout.decode(errors="replace").split("\0")):
+        before = await git.look(folder, "cat-file", "blob", f":{name}")
+        path = folder / name
+        if before.code != 0 or path.is_symlink() or not path.is_file():
+            continue
+        if path.read_bytes() == _BEGIN.sub(lambda _: _ADDED, before.stdout, count=1):
+            await git.run(folder, "checkout", "--quiet", "--", name)
