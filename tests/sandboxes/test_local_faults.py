@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +43,51 @@ async def test_an_interrupted_create_is_finished_by_the_next(boxes: Boxes, after
     handle = await boxes.provider().create(spec)
     assert (await provider.status(handle)).state == "running"
     assert await provider.list_boxes() == [spec.box_id]
+
+
+_SERVER = """
+import asyncio, sys
+from pathlib import Path
+from openinspect.sandboxes.local import LocalProvider
+from openinspect.sandboxes.provider import BoxSpec
+from openinspect.settings import Settings
+provider = LocalProvider(Settings(data_dir=Path(sys.argv[1])), command=("/bin/sleep", "600"))
+spec = BoxSpec.model_validate_json(sys.argv[2])
+print("now", flush=True)
+asyncio.run(provider.create(spec))
+"""
+
+
+@pytest.mark.parametrize("after", [0.01, 0.05, 0.1, 0.2, 0.4])
+async def test_a_server_killed_while_it_creates_is_made_good_by_the_next(boxes: Boxes, after: float) -> None:
+    spec = boxes.spec()
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _SERVER, str(boxes.settings.data_dir), spec.model_dump_json()),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert server.stdout is not None
+    assert await server.stdout.readline() == b"now\n"
+    await asyncio.sleep(after)
+    server.kill()
+    await server.wait()
+    provider = boxes.provider()
+    handle = await provider.create(spec)
+    assert (await provider.status(handle)).state == "running"
+    # launchers end by themselves; one holder stays
+    deadline = time.monotonic() + 10
+    while len(_named(spec.box_id)) != 1:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    assert _named(spec.box_id) == [handle["pid"]]
+
+
+def _named(word: str) -> list[int]:
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
 
 
 async def test_two_boxes_cannot_have_one_disk(boxes: Boxes) -> None:

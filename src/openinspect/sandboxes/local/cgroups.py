@@ -52,7 +52,8 @@ def mounted() -> tuple[dict[str, Path], Path | None]:
     """Version 1 hierarchies by controller, and where version 2 is mounted."""
     first: dict[str, Path] = {}
     second: Path | None = None
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+    table = Path("/proc/self/mountinfo")
+    for line in table.read_text().splitlines() if table.exists() else ():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
         where = Path(before.split(" ")[4])
