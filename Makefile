@@ -30,7 +30,7 @@ stop: ## end the server and what belongs to it
 test: ## every check and every test (ARGS are pytest's)
 	@$(BOOTSTRAP) --dev
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: ## the measurements of docs/performance.md
 	@$(BOOTSTRAP) --dev

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Mount
 
+from openinspect.db.engine import is_lost
 from openinspect.db.tables import session_targets
 from openinspect.forges.local.forge import LocalForge
 from openinspect.models import accounts
@@ -57,6 +58,10 @@ class Doors:
             who = await authorise(self.journal.engine, bearer(request.headers))
         except SignInNeeded as problem:
             raise GitDenied(401, f"{problem.message} {problem.remedy}") from None
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            raise GitDenied(503, "The server's database is away for a moment. Try again in a few seconds.") from None
         async with self.journal.engine.connect() as connection:
             targets = (
                 await connection.execute(
