@@ -1,0 +1,88 @@
+"""What goes wrong at the command line is one line that says what happened and one that says what to do; never a traceback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENINSPECT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "openinspect", *arguments],
+        env={**kept, "OPENINSPECT_DATA_DIR": str(folder), "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return done
+
+
+def _refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "error: " in done.stderr
+    assert "→" in done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+def test_without_a_server(tmp_path: Path) -> None:
+    _refused(_run(tmp_path, "sessions", "list"), "No server runs", "openinspect up")
+    done = _run(tmp_path, "down")
+    assert done.returncode == 0
+    assert "No server runs" in done.stdout
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        _refused(_run(tmp_path / "data", "up", "--port", port), port, "OPENINSPECT_PORT")
+        _refused(_run(tmp_path / "data", "up", "--detach", "--port", port), port)
+
+
+def test_a_data_folder_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    _refused(
+        _run(tmp_path / "file" / "data", "up", "--port", "0"), "can't be written", "OPENINSPECT_DATA_DIR"
+    )
+
+
+def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    secret = "hunter2hunter2"
+    url = f"postgresql://somebody:{secret}@127.0.0.1:{port}/none"
+    done = _run(tmp_path, "up", "--port", "0", OPENINSPECT_DATABASE_URL=url)
+    _refused(done, "database does not answer")
+    assert secret not in done.stdout + done.stderr
+    done = _run(tmp_path, "up", "--port", "0", OPENINSPECT_DATABASE_URL="mysql://nonsense")
+    _refused(done, "OPENINSPECT_DATABASE_URL")
+
+
+def test_a_setting_that_is_wrong(tmp_path: Path) -> None:
+    _refused(_run(tmp_path, "up", OPENINSPECT_PORT="many"), "OPENINSPECT_PORT")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("run", "--help"),
+        ("sessions", "--help"),
+        ("repos", "--help"),
+        ("db", "--help"),
+        ("--version",),
+    ],
+)
+def test_help_is_there(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert _run(tmp_path, *arguments).returncode == 0
