@@ -34,6 +34,12 @@ def up(
         int | None, typer.Option(help="Port to listen on; 0 chooses one.", show_default="8910")
     ] = None,
     detach: Annotated[bool, typer.Option(help="Run in the background; `openinspect down` ends it.")] = False,
+    link: Annotated[
+        bool,
+        typer.Option(
+            help="Print the link to sign in by; a service goes without, so that its log holds no secret."
+        ),
+    ] = True,
     jobs: Annotated[
         bool, typer.Option(help="Run jobs in this process; without, an `openinspect worker` has to.")
     ] = True,
@@ -56,7 +62,7 @@ def up(
     from openinspect import logs
 
     logs.configure(chosen.log_level)
-    asyncio.run(_serve(chosen, jobs))
+    asyncio.run(_serve(chosen, jobs, link))
 
 
 def _with(base: Settings, host: str | None, port: int | None) -> Settings:
@@ -74,7 +80,7 @@ def signin_link(api: Client) -> str:
     return api.post(f"/users/{me}/signin-link")["url"]
 
 
-async def _serve(chosen: Settings, jobs: bool) -> None:
+async def _serve(chosen: Settings, jobs: bool, show_link: bool) -> None:
     from openinspect import app
     from openinspect.identity import credentials
     from openinspect.identity.people import User
@@ -94,15 +100,23 @@ async def _serve(chosen: Settings, jobs: bool) -> None:
     async def ready(wiring: app.Wiring, owner: User, port: int) -> None:
         async with wiring.engine.begin() as connection:
             secret = await credentials.renew_local_token(connection, owner.id)
-            link, _ = await credentials.make_signin_link(connection, owner.id)
+            link = (await credentials.make_signin_link(connection, owner.id))[0] if show_link else None
         write_record(chosen, f"http://{_reachable(chosen.host)}:{port}", secret)
         base = wiring.settings.base_url
         console = out()
         console.print("\n  [bold]Open-Inspect[/bold] is ready.\n")
-        console.print(f"  Sign in:  {base}/signin#token={link}", markup=False, soft_wrap=True)
-        console.print(
-            "            (works once, within 15 minutes; `openinspect signin` prints another)\n", markup=False
-        )
+        if link is None:
+            console.print(
+                f"  {base} — `openinspect signin` prints a link to sign in by.\n",
+                markup=False,
+                soft_wrap=True,
+            )
+        else:
+            console.print(f"  Sign in:  {base}/signin#token={link}", markup=False, soft_wrap=True)
+            console.print(
+                "            (works once, within 15 minutes; `openinspect signin` prints another)\n",
+                markup=False,
+            )
         if wiring.settings.scripted_model_url:
             console.print(
                 "  [yellow]Answers come from a scripted model: no provider's key is set.[/yellow]\n"
@@ -137,7 +151,7 @@ def start_detached(
     log_path = chosen.data_dir / LOG_FILE
     if log_path.exists() and log_path.stat().st_size > _LOG_BYTES:
         log_path.replace(log_path.with_suffix(".log.1"))
-    command = [sys.executable, "-m", "openinspect", "up"]
+    command = [sys.executable, "-m", "openinspect", "up", "--no-link"]
     command += ["--host", host] if host else []
     command += ["--port", str(port)] if port is not None else []
     with log_path.open("ab") as log_file:

@@ -50,7 +50,7 @@ class LiveServer:
         kept = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
         with (self.folder / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "openinspect", "up", "--port", "0"],
+                [sys.executable, "-m", "openinspect", "up", "--no-link", "--port", "0"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
