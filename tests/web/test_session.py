@@ -143,7 +143,7 @@ def test_tools_are_shown_as_what_they_are(visit, session: str) -> None:
 def test_a_question_of_the_agent_is_answered(visit, live: LiveServer, session: str) -> None:
     page = visit(f"/sessions/{session}")
     send(page, "ask: Which colour? | red | blue")
-    question = timeline(page).get_by_role("region", name="Question of the agent").last
+    question = timeline(page).get_by_role("group", name="Question of the agent").last
     expect(question).to_be_visible(timeout=TURN)
     expect(page.get_by_role("status").filter(has_text="Waiting for an answer")).to_be_attached()
     question.get_by_label("blue").check()
@@ -159,7 +159,7 @@ def test_a_question_of_the_agent_is_answered(visit, live: LiveServer, session: s
 def test_a_failed_turn_says_why_and_can_be_tried_again(visit, session: str) -> None:
     page = visit(f"/sessions/{session}")
     send(page, "fail 400 always")
-    end = timeline(page).get_by_role("region", name="End of the turn: failed").last
+    end = timeline(page).get_by_role("group", name="End of the turn: failed").last
     expect(end).to_contain_text("The script says: fail with 400.", timeout=TURN)
     expect(end).to_contain_text("change the prompt or the model")
     end.get_by_role("button", name="Try again").click()
@@ -198,7 +198,7 @@ def test_a_lost_connection_is_told_and_mended(visit, live: LiveServer, relay, wa
     relay.shut()
     banner = page.get_by_text("Reconnecting… Your work goes on.")
     expect(banner).to_be_visible()
-    expect(page.get_by_role("button", name=re.compile("Agent working, You offline"))).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("Agent Working You Offline"))).to_be_visible()
     relay.reopen()
     expect(banner).to_have_count(0, timeout=TURN)
     for _ in range(10):

@@ -20,6 +20,8 @@ const MAX_EVENTS = 24_000;
 const KEPT_EVENTS = 16_000;
 /** Characters of text in the window. */
 const MAX_WEIGHT = 48_000_000;
+/** Between two tellings of what has changed: about what an eye can follow; and while nobody can see the page. */
+const FLUSH_MS = 33;
 const HIDDEN_FLUSH_MS = 300;
 
 /** A prompt on its way to the server: shown at once, and kept with its key until the log has it. */
@@ -62,7 +64,8 @@ export class SessionStore {
   private built = -1;
   private stream: SessionStream | null = null;
   private readonly listeners = new Set<() => void>();
-  private frame: number | undefined;
+  private flush: ReturnType<typeof setTimeout> | undefined;
+  private toldAt = 0;
   private refresh: ReturnType<typeof setTimeout> | undefined;
   private closed = false;
 
@@ -100,8 +103,8 @@ export class SessionStore {
     this.closed = true;
     this.stream?.stop();
     this.stream = null;
-    if (this.frame !== undefined) cancelFrame(this.frame);
-    this.frame = undefined;
+    clearTimeout(this.flush);
+    this.flush = undefined;
     clearTimeout(this.refresh);
   }
 
@@ -318,15 +321,20 @@ export class SessionStore {
     this.schedule();
   }
 
-  /** Listeners hear at most once a frame, and seldom while nobody can see the page. */
+  /** Listeners hear at most thirty times a second, and seldom while nobody can see the page. */
   private schedule(): void {
-    this.frame ??= requestFrame(() => {
-      this.frame = undefined;
-      this.tell();
-    });
+    const gap = document.hidden ? HIDDEN_FLUSH_MS : FLUSH_MS;
+    this.flush ??= setTimeout(
+      () => {
+        this.flush = undefined;
+        this.tell();
+      },
+      Math.max(0, this.toldAt + gap - performance.now()),
+    );
   }
 
   private tell(): void {
+    this.toldAt = performance.now();
     if (this.built !== this.timeline.structure) {
       for (const segment of this.timeline.segments) this.known.add(segment.id);
       this.built = this.timeline.structure;
@@ -349,13 +357,4 @@ function weightOf({ body }: LogEvent): number {
     default:
       return 200;
   }
-}
-
-function requestFrame(work: () => void): number {
-  return document.hidden ? -window.setTimeout(work, HIDDEN_FLUSH_MS) : requestAnimationFrame(work);
-}
-
-function cancelFrame(frame: number): void {
-  if (frame < 0) window.clearTimeout(-frame);
-  else cancelAnimationFrame(frame);
 }

@@ -21,9 +21,9 @@ export function Queue() {
   if (waiting.length === 0) return null;
   return (
     <section aria-label="Queue" className="mx-2 -mb-px rounded-t-xl border border-b-0 bg-sunken px-1 pt-1 pb-0.5">
-      <h3 className="flex items-center gap-1.5 px-2 py-0.5 text-2xs font-medium text-ink-3">
+      <h2 className="flex items-center gap-1.5 px-2 py-0.5 text-2xs font-medium text-ink-3">
         <ListOrdered className="size-3" aria-hidden /> Up next
-      </h3>
+      </h2>
       <ol className="scroll-thin max-h-44 overflow-y-auto">
         {waiting.map((prompt) => (
           <Waiting key={prompt.id} prompt={prompt} other={prompt.model !== standing.model} />

@@ -18,7 +18,7 @@ const SIGNS = {
 export function ActivityMark({ session, word = false, className = "" }: { session: Pick<SessionSummary, "status" | "activity" | "last_outcome">; word?: boolean; className?: string }) {
   const state = doing(session);
   const Sign = SIGNS[state.sign];
-  const motion = state.sign === "running" ? "animate-spin [animation-duration:1.6s]" : state.sign === "starting" ? "animate-breathe" : "";
+  const motion = state.sign === "running" ? "animate-turn" : state.sign === "starting" ? "animate-breathe" : "";
   return (
     <span className={`inline-flex items-center gap-1.5 ${TONES[state.tone]} ${className}`} title={word ? undefined : state.word}>
       <Sign className={`size-4 shrink-0 ${motion}`} aria-hidden />

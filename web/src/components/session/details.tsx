@@ -134,7 +134,7 @@ function promptWords(item: Item | undefined): string {
 function Section({ title, children }: { title: string; children: ReactNode }) {
   return (
     <section className="px-4 py-3.5">
-      <h3 className="mb-1.5 text-xs font-medium text-ink-3">{title}</h3>
+      <h2 className="mb-1.5 text-xs font-medium text-ink-3">{title}</h2>
       {children}
     </section>
   );

@@ -28,15 +28,15 @@ export function PullRequestCard({ id, known, body = false }: { id: string; known
   const shown = full ?? known;
   const { Sign, word, text, soft } = pullRequestLook(shown);
   return (
-    <section aria-label={`Pull request #${shown.number}`} className="overflow-hidden rounded-xl border bg-surface shadow-card">
+    <div role="group" aria-label={`Pull request #${shown.number}`} className="overflow-hidden rounded-xl border bg-surface shadow-card">
       <div className="flex items-start gap-3 px-4 py-3">
         <span className={`mt-0.5 inline-flex size-7 shrink-0 items-center justify-center rounded-full ${soft} ${text}`}>
           <Sign className="size-4" aria-hidden />
         </span>
         <div className="min-w-0 flex-1">
-          <h3 className="text-md leading-snug font-semibold break-words">
+          <h2 className="text-md leading-snug font-semibold break-words">
             {shown.title} <span className="font-normal text-ink-3">#{shown.number}</span>
-          </h3>
+          </h2>
           <p className="mt-1 flex flex-wrap items-center gap-x-2 gap-y-1 text-xs text-ink-3">
             <span className={`font-medium ${text}`}>{word}</span>
             <span className="truncate">{shown.repository}</span>
@@ -62,7 +62,7 @@ export function PullRequestCard({ id, known, body = false }: { id: string; known
           Merged into <span className="font-mono">{full.base}</span> as <span className="font-mono">{full.merge_sha.slice(0, 7)}</span>
         </p>
       )}
-    </section>
+    </div>
   );
 }
 

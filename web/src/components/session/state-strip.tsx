@@ -23,7 +23,7 @@ export function StateStrip() {
         type="button"
         aria-expanded={open}
         aria-controls={open ? id : undefined}
-        aria-label={`How things stand: ${all.map((one) => `${one.name} ${one.word.toLowerCase()}`).join(", ")}`}
+        title="How things stand"
         onClick={() => setOpen(!open)}
         className="flex h-7 shrink-0 items-center gap-2.5 rounded-md px-2 text-xs hover:bg-hover aria-expanded:bg-hover coarse:h-10"
       >
@@ -33,19 +33,19 @@ export function StateStrip() {
       </button>
       {open && (
         <Floating id={id} role="dialog" aria-label="How things stand" anchor={trigger} align="end" onClose={() => setOpen(false)} className="w-80 p-1.5">
-          <dl>
+          <ul>
             {all.map((one) => (
-              <div key={one.name} className="flex gap-3 rounded-md px-2.5 py-2">
+              <li key={one.name} className="flex gap-3 rounded-md px-2.5 py-2">
                 <Sign truth={one} className="mt-0.5 size-4 shrink-0" />
                 <div className="min-w-0">
-                  <dt className="text-sm">
+                  <p className="text-sm">
                     <span className="text-ink-3">{one.name}</span> <span className={`font-medium ${one.tone === "good" ? "text-ink" : TEXTS[one.tone]}`}>{one.word}</span>
-                  </dt>
-                  <dd className="text-xs break-words text-ink-2">{one.explain}</dd>
+                  </p>
+                  <p className="text-xs break-words text-ink-2">{one.explain}</p>
                 </div>
-              </div>
+              </li>
             ))}
-          </dl>
+          </ul>
         </Floating>
       )}
     </>
@@ -61,12 +61,13 @@ function Sign({ truth, className }: { truth: Truth; className: string }) {
 function Mark({ truth }: { truth: Truth }) {
   const loud = truth.tone === "accent" || truth.tone === "warn" || truth.tone === "bad";
   return (
-    <span className={`items-center gap-1.5 ${loud || truth.name === "You" ? "inline-flex" : "hidden sm:inline-flex"} ${TEXTS[truth.tone]}`} title={`${truth.name}: ${truth.word}. ${truth.explain}`}>
+    <span className={`items-center gap-1.5 inline-flex ${loud || truth.name === "You" ? "" : "max-sm:sr-only"} ${TEXTS[truth.tone]}`}>
       <span className="relative">
         <Sign truth={truth} className="size-3.5" />
         <span className={`absolute -right-0.5 -bottom-0.5 size-1.5 rounded-full ring-2 ring-(--page) ${DOTS[truth.tone]}`} />
       </span>
-      <span className={`hidden max-w-36 truncate ${loud ? "@3xl:inline" : "@5xl:inline"}`}>{truth.word}</span>
+      <span className="sr-only">{truth.name}</span>
+      <span className={`max-w-36 truncate ${loud ? "@max-3xl:sr-only" : "@max-5xl:sr-only"}`}>{truth.word}</span>
     </span>
   );
 }

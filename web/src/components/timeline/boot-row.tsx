@@ -20,10 +20,10 @@ export function BootRow({ item }: { item: BootItem }) {
   const current = item.steps.findLast((one) => one.state === "started");
   const took = item.endedAt ? Date.parse(item.endedAt) - Date.parse(item.at) : null;
   return (
-    <section aria-label="Sandbox" className={`my-2 overflow-hidden rounded-lg border ${item.state === "failed" ? "border-bad/40 bg-bad-soft" : "bg-surface"}`}>
+    <div role="group" aria-label="Sandbox" className={`my-2 overflow-hidden rounded-lg border ${item.state === "failed" ? "border-bad/40 bg-bad-soft" : "bg-surface"}`}>
       <button type="button" aria-expanded={shown} onClick={() => setOpen(!shown)} className="flex w-full min-w-0 items-center gap-2 px-3 py-1.5 text-left text-sm hover:bg-hover coarse:min-h-10">
         {going ? (
-          <LoaderCircle className="size-4 shrink-0 animate-spin text-accent [animation-duration:1.6s]" aria-hidden />
+          <LoaderCircle className="size-4 shrink-0 animate-turn text-accent" aria-hidden />
         ) : item.state === "failed" ? (
           <X className="size-4 shrink-0 text-bad" aria-hidden />
         ) : (
@@ -65,7 +65,7 @@ export function BootRow({ item }: { item: BootItem }) {
           <Terminal text={item.logTail} />
         </pre>
       )}
-    </section>
+    </div>
   );
 }
 
@@ -80,7 +80,7 @@ function Step({ step }: { step: BootStepView }) {
         aria-expanded={step.log ? shown : undefined}
         disabled={!step.log}
         onClick={() => setOpen(!shown)}
-        className="flex w-full min-w-0 items-center gap-2 px-3 py-0.5 text-left text-xs enabled:hover:bg-hover coarse:min-h-9"
+        className="flex w-full min-w-0 items-center gap-2 min-h-6 px-3 py-0.5 text-left text-xs enabled:hover:bg-hover coarse:min-h-9"
       >
         <Sign
           className={`size-4 shrink-0 p-px ${step.state === "failed" ? "text-bad" : step.state === "completed" ? "text-good" : "animate-breathe text-accent"}`}

@@ -15,7 +15,7 @@ export function QuestionRow({ item }: { item: QuestionItem }) {
   const can = useCan();
   const open = item.outcome === "open";
   return (
-    <section aria-label="Question of the agent" className={`my-2 rounded-xl border px-4 py-3 ${open ? "border-warn/50 bg-warn-soft" : "bg-surface"}`}>
+    <div role="group" aria-label="Question of the agent" className={`my-2 rounded-xl border px-4 py-3 ${open ? "border-warn/50 bg-warn-soft" : "bg-surface"}`}>
       <header className="mb-2 flex items-center gap-2 text-xs text-ink-2">
         <MessageCircleQuestion className={`size-4 ${open ? "text-warn" : "text-ink-3"}`} aria-hidden />
         {open ? (
@@ -39,7 +39,7 @@ export function QuestionRow({ item }: { item: QuestionItem }) {
           ))}
         </dl>
       )}
-    </section>
+    </div>
   );
 }
 

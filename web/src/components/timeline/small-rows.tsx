@@ -101,7 +101,7 @@ export function FooterRow({ item }: { item: FooterItem }) {
   if (item.status === "completed") return <footer className="pt-1 pb-3">{figures}</footer>;
   const failed = item.status === "failed";
   return (
-    <section aria-label={`End of the turn: ${item.status}`} className={`mt-1.5 mb-3 rounded-lg border px-3.5 py-3 ${failed ? "border-bad/35 bg-bad-soft" : "bg-surface"}`}>
+    <div role="group" aria-label={`End of the turn: ${item.status}`} className={`mt-1.5 mb-3 rounded-lg border px-3.5 py-3 ${failed ? "border-bad/35 bg-bad-soft" : "bg-surface"}`}>
       <div className="flex items-start gap-2.5">
         <CircleAlert className={`mt-0.5 size-4 shrink-0 ${failed ? "text-bad" : "text-ink-3"}`} aria-hidden />
         <div className="min-w-0 flex-1 text-sm break-words">
@@ -121,7 +121,7 @@ export function FooterRow({ item }: { item: FooterItem }) {
         </div>
         <Retry promptId={item.promptId} />
       </div>
-    </section>
+    </div>
   );
 }
 

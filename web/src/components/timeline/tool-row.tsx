@@ -64,7 +64,7 @@ export const ToolRow = memo(function ToolRow({ item }: { item: ToolItem }) {
 });
 
 function Mark({ item, Sign }: { item: ToolItem; Sign: typeof Wrench }) {
-  if (item.state === "running") return <LoaderCircle className="size-4 shrink-0 animate-spin text-accent [animation-duration:1.6s]" aria-label="running" />;
+  if (item.state === "running") return <LoaderCircle className="size-4 shrink-0 animate-turn text-accent" aria-label="running" />;
   if (item.state === "failed") return <X className="size-4 shrink-0 text-bad" aria-label="failed" />;
   if (item.state === "interrupted") return <CircleSlash className="size-4 shrink-0 text-ink-3" aria-label="interrupted" />;
   return <Sign className="size-4 shrink-0 text-ink-3" aria-hidden />;

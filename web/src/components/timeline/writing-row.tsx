@@ -1,13 +1,42 @@
 import { Brain, ChevronRight } from "lucide-react";
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { Prose } from "@/components/markdown/prose";
 import { CopyButton } from "@/components/ui/copy-button";
 import type { WritingItem } from "@/session/items";
 
+/** A long paragraph that grows is read anew at each change: it is shown in larger steps, so that it stays cheap. */
+function pace(text: string): number {
+  const tail = text.length - text.lastIndexOf("\n\n");
+  return Math.min(250, Math.max(0, (tail - 1_500) / 40));
+}
+
+function usePaced(text: string, streaming: boolean): string {
+  const [shown, setShown] = useState(text);
+  const newest = useRef(text);
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  useEffect(() => {
+    newest.current = text;
+    if (!streaming) return;
+    timer.current ??= setTimeout(() => {
+      timer.current = undefined;
+      setShown(newest.current);
+    }, pace(text));
+  }, [text, streaming]);
+  useEffect(
+    () => () => {
+      clearTimeout(timer.current);
+      timer.current = undefined;
+    },
+    [],
+  );
+  return streaming && pace(text) > 0 ? shown : text;
+}
+
 export function TextRow({ item }: { item: WritingItem }) {
+  const text = usePaced(item.text, item.streaming);
   return (
     <div className="group/text relative py-1.5">
-      <Prose text={item.text} className={item.streaming ? "prose-growing" : ""} />
+      <Prose text={text} className={item.streaming ? "prose-growing" : ""} />
       {item.truncated && <p className="mt-1 text-xs text-ink-3">The text breaks off here.</p>}
       {!item.streaming && (
         <CopyButton text={item.text} label="Copy as markdown" className="absolute -top-0.5 -right-1 bg-page opacity-0 group-hover/text:opacity-100 focus-visible:opacity-100 lg:-right-8" />

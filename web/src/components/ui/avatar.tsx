@@ -16,10 +16,9 @@ export function Avatar({ name, id, size = 20, dim = false, label = true }: { nam
   return (
     <span
       {...(label ? { role: "img", "aria-label": name, title: name } : { "aria-hidden": true })}
-      className={`inline-flex shrink-0 items-center justify-center rounded-full font-semibold text-white select-none ${dim ? "saturate-[0.25]" : ""}`}
+      data-initials={shown}
+      className={`inline-flex shrink-0 items-center justify-center rounded-full font-semibold text-white select-none before:content-[attr(data-initials)] ${dim ? "saturate-[0.25]" : ""}`}
       style={{ width: size, height: size, fontSize: size * (shown.length > 1 ? 0.4 : 0.46), background: `oklch(0.53 0.1 ${hue(id ?? name)})` }}
-    >
-      {shown}
-    </span>
+    />
   );
 }

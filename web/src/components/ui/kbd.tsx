@@ -5,8 +5,7 @@ export const MOD = MAC ? "⌘" : "Ctrl ";
 
 export function Kbd({ children }: { children: string }) {
   return (
-    <kbd aria-hidden className="hidden rounded border border-current/25 px-1 font-sans text-2xs leading-4 opacity-70 sm:inline-block coarse:hidden">
-      {children}
-    </kbd>
+    // Drawn, not written: it is no part of the name of the button that it stands in.
+    <kbd aria-hidden data-key={children} className="hidden rounded border border-current/30 px-1 font-sans text-2xs leading-4 before:content-[attr(data-key)] sm:inline-block coarse:hidden" />
   );
 }
