@@ -24,6 +24,7 @@ from .warm import NullModel, null_model_of, warm
 
 STREAM_PAUSE, LONGEST_STREAM_PAUSE = 0.1, 2.0
 ABORT_SECONDS = 2.0
+DISPOSE_SECONDS = 3.0
 
 
 class OpenCode:
@@ -48,6 +49,7 @@ class OpenCode:
         self._stream: asyncio.Task[None] | None = None
         self._attempt: Attempt | None = None
         self._streaming = asyncio.Event()
+        self._disposed = asyncio.Event()
         self._workplace: Workplace | None = None
         self._session: str | None = None
         self._checked = False
@@ -138,6 +140,8 @@ class OpenCode:
                         self._streaming.set()
                         if self._attempt is not None:
                             self._attempt.queue.put_nowait((GAP, {}))
+                    elif kind == "server.instance.disposed":
+                        self._disposed.set()
                     elif self._attempt is not None:
                         self._attempt.queue.put_nowait((kind, properties))
             self._streaming.clear()
@@ -162,8 +166,12 @@ class OpenCode:
         self._checked = False
         if workplace.configured and self._client is not None:
             # What the instance has read was another tree's, or none.
-            with contextlib.suppress(ServerGone, Refused):
-                await self._client.dispose(workplace.directory)
+            self._disposed.clear()
+            with contextlib.suppress(ServerGone, Refused, TimeoutError):
+                async with asyncio.timeout(DISPOSE_SECONDS):
+                    await self._client.dispose(workplace.directory)
+                    # It answers before it is done; a prompt that comes in between would be cut off.
+                    await self._disposed.wait()
         if self._config.tools_path is not None and self._client is not None:
             # Before the sandbox was anybody's the door may have had no tools to offer.
             self._connecting = asyncio.create_task(self._connect_tools(self._client, workplace.directory))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import time
 from typing import Any
 
@@ -38,6 +39,13 @@ _LOOKED_AT = 100
 _SEARCHED = 2_000
 GAP = "gap"
 GONE = "gone"
+
+
+def _failed(error: ErrorInfo) -> TurnResult:
+    if "fibers interrupted" in str(error.data.get("message")):
+        # Its own doing (the instance was disposed of, say), and nobody's wish: the turn goes on.
+        raise TurnCutOff("the agent interrupted itself")
+    return failed(error)
 
 
 class Attempt:
@@ -109,8 +117,10 @@ class Attempt:
             await self._translator.reconcile(newest)
             if attempt in found:
                 return await self._attach()
-            if (result := self._conclusion()) is not None:
-                return result
+            with contextlib.suppress(TurnCutOff):
+                result = self._conclusion()
+                if result is not None and result.outcome == "completed":
+                    return result
             await self._report.close_open("The agent's process ended while this was under way.")
         self._message = message_id(prompt_id, attempt, self._newest)
         if not found:
@@ -248,9 +258,9 @@ class Attempt:
             self._idle_since = now
         if self._translator.answers(self._message):
             if now - self._idle_since > IDLE_SECONDS:
-                return failed(self._error or ErrorInfo(data={"message": "it became idle without finishing"}))
+                return _failed(self._error or ErrorInfo(data={"message": "it became idle without finishing"}))
         elif self._error is not None:
-            return failed(self._error)
+            return _failed(self._error)
         elif now - self._sent_at > RESEND_SECONDS and not self._translator.has(self._message):
             await self._send()
         return None
@@ -262,11 +272,11 @@ class Attempt:
             return None
         last: MessageInfo = answers[-1]
         if last.error is not None:
-            return failed(last.error)
+            return _failed(last.error)
         if last.time.completed is None:
             return None
         if last.finish in (None, "tool-calls"):
-            return failed(self._error) if self._error is not None else None
+            return _failed(self._error) if self._error is not None else None
         if last.finish == "length":
             return failed(ErrorInfo(name="MessageOutputLengthError"))
         if last.finish == "content-filter":
