@@ -110,7 +110,7 @@ def test_bad_requests_say_what_to_do(live: LiveServer, tmp_path: Path) -> None:
 
 def test_no_secret_reaches_the_log_or_the_sandbox(live: LiveServer) -> None:
     session_id, prompt_id = live.session(
-        "run: env; cat /proc/self/environ; ls -la /root /home /work 2>&1; cat /run/openinspect/runtime.json 2>&1"
+        "run: env; cat /proc/self/environ; ls -la /root /home 2>&1; cat /run/openinspect/runtime.json 2>&1"
     )
     live.wait(session_id, "turn.finished", 120, prompt_id=prompt_id)
     told = json.dumps(live.events(session_id))

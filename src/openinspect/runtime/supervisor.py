@@ -48,6 +48,7 @@ from .keeper import Keeper
 from .outbox import Outbox
 from .processes import Account, Census, Reaper, become_subreaper, end, kill_since
 from .repositories import keep_place
+from .room import Room
 from .turns import Turns
 from .wording import line, tail
 
@@ -75,7 +76,12 @@ class Supervisor:
         self._forwarder = Forwarder(config.door)
         self._door = DoorClient(config.door, config.token)
         self._outbox = Outbox(
-            self._state, config.sandbox_id, config.spool_bytes, self._command_came, self._refused
+            self._state,
+            config.sandbox_id,
+            config.spool_bytes,
+            self._command_came,
+            self._refused,
+            config.token,
         )
         self._commands = CommandLog(
             self._state / "commands.log", config.sandbox_id, self._act, self._outbox.seen
@@ -90,6 +96,7 @@ class Supervisor:
             self._keeper,
             self._door,
             self._state,
+            Room(Path(config.paths.home)),
             own_processes=self._own_processes,
             sign_as=lambda author: self._sign(author),
             settle=self._changes.settle,
@@ -169,17 +176,32 @@ class Supervisor:
             case StopTurn():
                 self._turns.stop(command.prompt_id, done)
             case AnswerQuestion():
-                self._spawn(self._then(self._agent.answer(command.question_id, command.answers), done))
+                self._spawn(self._then("question", self._answer(command), done))
             case RefreshDiff():
-                self._spawn(self._then(self._changes.refresh(), done))
+                self._spawn(self._then("diff", self._changes.refresh(), done))
             case Shutdown():
                 done()
                 self._leave(0)
 
-    @staticmethod
-    async def _then(work: Coroutine[Any, Any, Any], done: Callable[[], None]) -> None:
-        await work
+    async def _then(self, scope: str, work: Coroutine[Any, Any, Any], done: Callable[[], None]) -> None:
+        """Do something that may fail without harm to the rest."""
+        try:
+            await work
+        except Exception as error:
+            await self._outbox.emit(
+                Warned(scope=scope, message=line(f"It did not work: {type(error).__name__}: {error}", 600))
+            )
         done()
+
+    async def _answer(self, command: AnswerQuestion) -> None:
+        if not await self._agent.answer(command.question_id, command.answers):
+            await self._outbox.emit(
+                Warned(
+                    scope="question",
+                    message="The agent does not wait for this answer any more.",
+                    remedy="Send what you wanted to say as a prompt.",
+                )
+            )
 
     async def _boot(self, configure: Configure, done: Callable[[], None]) -> None:
         self._sign(None)
@@ -324,6 +346,7 @@ class Supervisor:
         self._leave(1)
 
     async def _end(self) -> None:
+        await self._turns.wind_up()
         for task in list(self._tasks):
             if task is not asyncio.current_task():
                 task.cancel()

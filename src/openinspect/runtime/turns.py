@@ -25,6 +25,7 @@ from .keeper import Keeper
 from .outbox import Outbox
 from .processes import Census, kill_since
 from .report import Journal, TurnReport
+from .room import Room
 from .wording import line
 
 MOST_ATTEMPTS = 2
@@ -44,6 +45,7 @@ class Turns:
         keeper: Keeper,
         door: DoorClient,
         state: Path,
+        room: Room,
         *,
         own_processes: Callable[[], list[int]],
         sign_as: Callable[[Identity], None],
@@ -57,6 +59,7 @@ class Turns:
         self._door = door
         self._own_processes = own_processes
         self._sign_as = sign_as
+        self._room = room
         self._settle = settle
         self._tool_finished = tool_finished
         self._opened = asyncio.Event()
@@ -68,6 +71,8 @@ class Turns:
         self._ended: set[str] = set()
         self._running: tuple[str, asyncio.Task[TurnResult]] | None = None
         self._before: frozenset[tuple[int, int]] = frozenset()
+        self._cut_off: TurnResult | None = None
+        """How a turn ends that the end of the sandbox cuts off."""
         self._stops: set[asyncio.Task[None]] = set()
         keeper.when_gone(self._agent_gone)
 
@@ -78,6 +83,7 @@ class Turns:
 
     def open(self) -> None:
         """The workspace is ready: prompts may run."""
+        self._room.keep()
         self._opened.set()
 
     def submit(self, prompt: RunPrompt, done: Callable[[], None]) -> None:
@@ -91,6 +97,23 @@ class Turns:
         task = asyncio.create_task(self._end(prompt_id, done))
         self._stops.add(task)
         task.add_done_callback(self._stops.discard)
+
+    async def wind_up(self) -> None:
+        """The sandbox ends: so does the turn that runs, as failed, within 2 s; those that wait are left to the control plane."""
+        if self._running is None:
+            return
+        turn_id, task = self._running
+        self._cut_off = TurnResult(
+            "failed", "The sandbox was shut down in the middle of the turn.", "Retry; the files are kept."
+        )
+        asking = asyncio.create_task(self._keeper.agent.interrupt())
+        await asyncio.wait({task}, timeout=0.5)
+        asking.cancel()
+        task.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                while turn_id not in self._ended:
+                    await asyncio.sleep(0.02)
 
     async def run(self) -> None:
         while True:
@@ -108,6 +131,14 @@ class Turns:
             self._ended.add(turn_id)
             return
         self._outbox.tell(agent="busy", running=turn_id)
+        if self._room.give():
+            await report.event(
+                Warned(
+                    scope="disk",
+                    message="The sandbox's disk is full. A few MiB that were kept back are free now, to clear up with.",
+                    remedy="Have the agent remove what is not needed, or give sandboxes a larger disk (OPENINSPECT_SANDBOX_DISK_MIB).",
+                )
+            )
         result = TurnResult("stopped")
         if turn_id not in self._stopping:
             self._before = Census(self._own_processes()).names()
@@ -116,7 +147,7 @@ class Turns:
             try:
                 result = await task
             except asyncio.CancelledError:
-                if turn_id not in self._stopping:
+                if turn_id not in self._stopping and self._cut_off is None:
                     raise
             except Exception as error:
                 # A defect of ours, or of the agent's API: the turn ends, the runtime goes on.
@@ -131,24 +162,38 @@ class Turns:
         if turn_id in self._stopping:
             result = TurnResult("stopped")
             await self._kill_rest()
+        elif self._cut_off is not None:
+            result = self._cut_off
         elif result.outcome == "stopped":
             result = TurnResult(
                 "failed", "The agent's work was cut off.", "Retry; what is already done is kept."
             )
+        if result.outcome == "failed" and self._room.give():
+            result = TurnResult(
+                "failed",
+                "The sandbox's disk is full, so that the agent could not go on.",
+                "Ask it to remove what is not needed, then retry; or give sandboxes a larger disk (OPENINSPECT_SANDBOX_DISK_MIB).",
+            )
+        self._room.keep()
         await report.close_open("The turn ended before this was finished.")
-        await self._look_after(report, stopped=result.outcome == "stopped")
+        await self._look_after(report, quick=result.outcome == "stopped" or self._cut_off is not None)
         await report.event(
-            TurnEnded(outcome=result.outcome, reason=line(result.reason), remedy=line(result.remedy)),
+            # of an agent's fault its first line: the rest is a trace that helps no one here
+            TurnEnded(
+                outcome=result.outcome,
+                reason=line(result.reason.split("\n    at ")[0]),
+                remedy=line(result.remedy),
+            ),
             key="ended",
         )
         self._ended.add(turn_id)
         self._stopping.discard(turn_id)
         self._outbox.tell(agent=None if self._keeper.agent.group is None else "idle", running=None)
 
-    async def _look_after(self, report: TurnReport, *, stopped: bool) -> None:
+    async def _look_after(self, report: TurnReport, *, quick: bool) -> None:
         try:
             # A stopped turn has 5 s in all: what takes longer is looked at with the next turn.
-            async with asyncio.timeout(0.4 if stopped else SETTLE_SECONDS):
+            async with asyncio.timeout(0.4 if quick else SETTLE_SECONDS):
                 await self._settle(report)
         except TimeoutError:
             return
@@ -197,12 +242,16 @@ class Turns:
 
     # ── stopping ──────────────────────────────────────────────────────────────────────────────────
     async def _end(self, prompt_id: str, done: Callable[[], None]) -> None:
-        if self._running is not None and self._running[0] == prompt_id:
-            task = self._running[1]
-            if self._in_agent:
-                await self._end_in_agent(task)
-            task.cancel()
-        done()
+        try:
+            if self._running is not None and self._running[0] == prompt_id:
+                task = self._running[1]
+                try:
+                    if self._in_agent:
+                        await self._end_in_agent(task)
+                finally:
+                    task.cancel()
+        finally:
+            done()
 
     async def _end_in_agent(self, task: asyncio.Task[TurnResult]) -> None:
         began = time.monotonic()
