@@ -200,6 +200,8 @@ async def test_sigterm_in_a_turn_ends_everything_in_order(fake_box: FakeBox, doo
     turn = fake_box.prompt("prm_1", "run: sleep 4340")
     await door.until(lambda: door.of("tool.started", turn))
     assert await fake_box.end() == 0
+    assert door.of("tool.finished", turn)[0].state == "failed"
+    assert "shut down" in door.of("turn.ended", turn)[0].reason
 
 
 async def test_a_revoked_token_ends_the_runtime(fake_box: FakeBox, door: Door) -> None:

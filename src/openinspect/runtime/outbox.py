@@ -58,7 +58,8 @@ def encode_record(event: Message, turn_id: str | None) -> bytes:
 
 
 class Outbox:
-    """``on_command`` gets commands as they come, possibly again, and of one that this version does not know only the kind; ``on_refused`` is told when the control plane will not have us any more."""
+    """``on_command`` gets commands as they come, possibly again, and of one that this version does not know only the kind; ``on_refused`` is told when the control plane will not have us any more.
+    ``secret`` is left out of every event."""
 
     def __init__(
         self,
@@ -67,8 +68,10 @@ class Outbox:
         limit: int,
         on_command: Callable[[int, Command | str], None] | None = None,
         on_refused: Callable[[int, str], None] | None = None,
+        secret: str | None = None,
     ) -> None:
         self._limit = limit
+        self._secret = secret.encode() if secret else None
         self._spool = SpoolWriter(state / "spool", sandbox_id, min(SEGMENT_BYTES, max(limit // 8, 4096)))
         self._socket = state / "bridge.sock"
         self._on_command = on_command
@@ -125,6 +128,8 @@ class Outbox:
         """Put an event into the spool; ``closes`` names the open part that it is the whole of. ``note`` is called with the event's number
         right before, for a journal that must know what is in the spool. Returns the number."""
         record = encode_record(event, turn_id)
+        if self._secret is not None:
+            record = record.replace(self._secret, b"[the sandbox's token]")
         while True:
             await self._room()
             number = self._spool.last + 1

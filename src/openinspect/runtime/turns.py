@@ -71,6 +71,7 @@ class Turns:
         self._ended: set[str] = set()
         self._running: tuple[str, asyncio.Task[TurnResult]] | None = None
         self._before: frozenset[tuple[int, int]] = frozenset()
+        self._over = asyncio.Event()
         self._cut_off: TurnResult | None = None
         """How a turn ends that the end of the sandbox cuts off."""
         self._stops: set[asyncio.Task[None]] = set()
@@ -102,7 +103,7 @@ class Turns:
         """The sandbox ends: so does the turn that runs, as failed, within 2 s; those that wait are left to the control plane."""
         if self._running is None:
             return
-        turn_id, task = self._running
+        _, task = self._running
         self._cut_off = TurnResult(
             "failed", "The sandbox was shut down in the middle of the turn.", "Retry; the files are kept."
         )
@@ -112,8 +113,7 @@ class Turns:
         task.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.5):
-                while turn_id not in self._ended:
-                    await asyncio.sleep(0.02)
+                await self._over.wait()
 
     async def run(self) -> None:
         while True:
@@ -130,6 +130,7 @@ class Turns:
         if report.known("ended"):
             self._ended.add(turn_id)
             return
+        self._over.clear()
         self._outbox.tell(agent="busy", running=turn_id)
         if self._room.give():
             await report.event(
@@ -187,6 +188,7 @@ class Turns:
             key="ended",
         )
         self._ended.add(turn_id)
+        self._over.set()
         self._stopping.discard(turn_id)
         self._outbox.tell(agent=None if self._keeper.agent.group is None else "idle", running=None)
 
