@@ -1,6 +1,7 @@
 """The page in the system's Chromium, before the real server with real sandboxes; only the model is scripted.
 
-``live``    the server of a test module
+``live``    one server for all of these tests
+``session`` one session on it, with a warm sandbox and no repository
 ``relay``   the address that browsers use, which stays the same when the server is killed and started again
 ``visit``   opens the page as a person: signed in, watched. A test fails at its end when a page has thrown, has logged an error that the
             test did not expect, or has asked another machine for anything.
@@ -34,14 +35,14 @@ def built() -> None:
         pytest.fail("The web app has not been built: run `make web`.")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def live(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("web") / "data"
     with LiveServer(folder, script="demo", OPENINSPECT_SANDBOX_DISK_MIB="256") as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def relay(live: LiveServer) -> Iterator[Relay]:
     def target() -> tuple[str, int]:
         if live.record is None:
@@ -53,7 +54,7 @@ def relay(live: LiveServer) -> Iterator[Relay]:
         yield relay
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
@@ -65,12 +66,19 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def sample(live: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample repository with the failing test; the server does not know it yet."""
     path = tmp_path_factory.mktemp("repositories") / "lending"
     create_sample_repository(path)
     return path
+
+
+@pytest.fixture(scope="package")
+def session(live: LiveServer) -> str:
+    session_id, _ = live.session("say: ready", title="A place to try things out")
+    live.wait(session_id, "turn.finished", 180)
+    return session_id
 
 
 class Watch:

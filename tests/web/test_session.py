@@ -1,7 +1,4 @@
-"""A session in the browser: text as it is written, the queue, stop, questions, other people, lost connections, phones, hostile text.
-
-One server and one warm sandbox serve all of these tests.
-"""
+"""A session in the browser: text as it is written, the queue, stop, questions, other people, lost connections, phones, hostile text."""
 
 from __future__ import annotations
 
@@ -16,15 +13,6 @@ from openinspect.testing.live_server import LiveServer
 pytestmark = pytest.mark.timeout(300)
 
 TURN = 60_000
-BOOT = 180_000
-
-
-@pytest.fixture(scope="module")
-def session(live: LiveServer) -> str:
-    """A session whose sandbox is ready."""
-    session_id, _ = live.session("say: ready", title="A place to try things out")
-    live.wait(session_id, "turn.finished", BOOT / 1000)
-    return session_id
 
 
 def send(page: Page, text: str) -> None:
@@ -248,6 +236,23 @@ def test_an_event_has_an_address(visit, live: LiveServer, session: str) -> None:
     first = next(e["seq"] for e in live.events(session) if e["body"]["kind"] == "prompt.queued")
     page = visit(f"/sessions/{session}#{first}")
     expect(timeline(page).get_by_text("say: ready").first).to_be_in_viewport()
+
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d4944415478da63fccfc0500f000485018084a98c210000000049454e44ae426082"
+)
+
+
+def test_a_picture_goes_with_a_prompt(visit, session: str) -> None:
+    page = visit(f"/sessions/{session}")
+    page.locator("input[type=file]").set_input_files(
+        {"name": "cart.png", "mimeType": "image/png", "buffer": PIXEL}
+    )
+    expect(page.get_by_role("list", name="Pictures").get_by_role("img")).to_be_visible()
+    send(page, "what do you see")
+    expect(timeline(page).get_by_role("img", name="cart.png").last).to_be_visible(timeout=TURN)
+    expect(timeline(page).get_by_text("images: image/png").last).to_be_visible(timeout=TURN)
+    idle(page)
 
 
 def test_rename_archive_and_restore(visit, live: LiveServer) -> None:

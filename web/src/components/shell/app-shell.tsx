@@ -36,9 +36,9 @@ export function AppShell() {
 
 function ScriptedBanner() {
   return (
-    <div role="note" className="flex min-h-7 shrink-0 items-center justify-center gap-2 border-b bg-warn-soft px-3 py-0.5 text-center text-xs text-ink-2">
+    <aside aria-label="About this server" className="flex min-h-7 shrink-0 items-center justify-center gap-2 border-b bg-warn-soft px-3 py-0.5 text-center text-xs text-ink-2">
       <FlaskConical className="size-3.5 shrink-0 text-warn" aria-hidden />
       Answers come from a scripted model: no provider key is set.
-    </div>
+    </aside>
   );
 }

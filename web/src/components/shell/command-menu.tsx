@@ -16,13 +16,17 @@ type Command = { id: string; group: string; label: string; icon: ReactNode; asid
 export function CommandMenu({ onClose }: { onClose: () => void }) {
   const navigate = useNavigate();
   const [words, setWords] = useState("");
-  const needle = useDeferredValue(words.trim());
+  const needle = words.trim();
+  const asked = useDeferredValue(needle);
   const [active, setActive] = useState<string | null>(null);
   const list = useRef<HTMLDivElement>(null);
   const id = useId();
-  const { data } = useInfiniteQuery({ ...sessionsQuery({ status: "active", mine: false, q: needle }), placeholderData: keepPreviousData });
+  const { data } = useInfiniteQuery({ ...sessionsQuery({ status: "active", mine: false, q: asked }), placeholderData: keepPreviousData });
+  const low = needle.toLowerCase();
 
-  const sessions: Command[] = (data?.pages[0]?.items ?? []).slice(0, needle ? 20 : 8).map((one) => ({
+  // Until the server has answered for these very words, what is shown must match them all the same: Enter may come first.
+  const found = (data?.pages[0]?.items ?? []).filter((one) => titleOf(one).toLowerCase().includes(low));
+  const sessions: Command[] = found.slice(0, needle ? 20 : 8).map((one) => ({
     id: one.id,
     group: "Sessions",
     label: titleOf(one),
@@ -46,7 +50,6 @@ export function CommandMenu({ onClose }: { onClose: () => void }) {
     { id: "system", group: "Appearance", label: "As the system has it", icon: <Monitor />, words: "theme", run: () => setTheme("system") },
     { id: "out", group: "Do", label: "Sign out", icon: <LogOut />, words: "log out leave", run: signOut },
   ];
-  const low = needle.toLowerCase();
   const matching = fixed.filter((one) => `${one.label} ${one.words ?? ""} ${one.group}`.toLowerCase().includes(low));
   const shown = [...matching.filter((one) => one.id === "new"), ...sessions, ...matching.filter((one) => one.id !== "new")];
   const current = shown.some((one) => one.id === active) ? active : (shown[0]?.id ?? null);

@@ -1,0 +1,110 @@
+"""Settings, sign-in and the command menu, in the browser."""
+
+from __future__ import annotations
+
+import re
+
+import httpx2
+from playwright.sync_api import expect
+
+from openinspect.testing.live_server import LiveServer
+
+from .conftest import signin_token
+
+
+def test_a_member_is_added_and_signs_in_by_the_link(visit, browser, live: LiveServer, relay, watch) -> None:
+    page = visit("/settings/members")
+    page.get_by_role("button", name="Add a person").click()
+    form = page.get_by_role("dialog", name="Add a person")
+    form.get_by_label("Name").fill("Noor Aziz")
+    form.get_by_label("E-mail").fill("noor@example.com")
+    form.get_by_label("Role").select_option("viewer")
+    form.get_by_role("button", name="Add and make a link").click()
+    shown = page.get_by_role("dialog", name="A sign-in link for Noor Aziz")
+    token = shown.locator("code").inner_text().partition("#token=")[2]
+    shown.get_by_role("button", name="Done").click()
+    expect(page.get_by_label("Role of Noor Aziz")).to_have_value("viewer")
+    page.get_by_label("Role of Noor Aziz").select_option("member")
+    expect(page.get_by_text("The role is changed.")).to_be_visible()
+
+    context = browser.new_context(base_url=relay.url)
+    try:
+        theirs = context.new_page()
+        theirs.goto(f"/signin#token={token}")
+        expect(theirs.get_by_role("heading", name="What shall be done, Noor?")).to_be_visible()
+        assert "token" not in theirs.url
+        theirs.goto("/signin#token=" + token)
+        expect(theirs.get_by_role("alert")).to_be_visible()
+        expect(theirs.get_by_text("openinspect signin", exact=True)).to_be_visible()
+    finally:
+        context.close()
+
+
+def test_who_is_not_signed_in_comes_back_to_where_they_wanted_to_go(
+    browser, live: LiveServer, relay, session: str
+) -> None:
+    context = browser.new_context(base_url=relay.url)
+    try:
+        page = context.new_page()
+        page.goto(f"/sessions/{session}")
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        page.get_by_label("Sign-in link").fill(f"{relay.url}/signin#token={signin_token(live)}")
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(re.compile(f"/sessions/{session}"))
+        page.goto("/signin?to=//203.0.113.9/x")
+        page.get_by_label("Sign-in link").fill(signin_token(live))
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{relay.url}/")
+    finally:
+        context.close()
+
+
+def test_a_token_is_shown_once_works_and_is_revoked(visit, relay) -> None:
+    page = visit("/settings/tokens")
+    page.get_by_role("button", name="New token").click()
+    form = page.get_by_role("dialog", name="New token")
+    form.get_by_label("Name").fill("from the test")
+    form.get_by_role("button", name="Make it").click()
+    token = page.get_by_role("dialog").locator("code").inner_text()
+
+    def status() -> int:
+        return httpx2.get(f"{relay.url}/api/me", headers={"authorization": f"Bearer {token}"}).status_code
+
+    assert status() == 200
+    page.get_by_role("button", name="I have it").click()
+    expect(page.get_by_text(token)).to_have_count(0)
+    row = page.get_by_role("listitem").filter(has_text="from the test")
+    row.get_by_role("button", name="Revoke").click()
+    page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
+    expect(row).to_have_count(0)
+    assert status() == 401
+
+
+def test_a_repository_that_is_none_is_refused_with_a_remedy(visit, watch, tmp_path) -> None:
+    watch.expected = ("Failed to load resource",)
+    page = visit("/settings/repositories")
+    page.get_by_label("Folder or address").fill(str(tmp_path / "nothing"))
+    page.get_by_role("button", name="Add repository").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def test_keys_lead_everywhere(visit, relay, session: str) -> None:
+    page = visit(f"/sessions/{session}")
+    page.get_by_role("log", name="Timeline").focus()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Prompt", exact=True)).to_be_focused()
+    page.keyboard.press("Control+k")
+    find = page.get_by_role("combobox", name="Find a session or a command")
+    expect(find).to_be_focused()
+    find.fill("models")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/settings/models")
+    page.keyboard.press("n")
+    page.wait_for_url(f"{relay.url}/")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("j")
+    expect(page.locator("a[data-session]").first).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/sessions/"))
+    page.go_back()
+    expect(page.get_by_role("heading", name=re.compile("What shall be done"))).to_be_visible()
