@@ -26,7 +26,7 @@ from .git import Git
 from .hooks import Hook, HookFailed, run_hook, script
 from .logs import StepLog
 from .outbox import Outbox
-from .repositories import Checkout, Repositories, RepositoryFailed
+from .repositories import Checkout, Repositories, RepositoryFailed, drop_place
 from .wording import line
 
 BootMode = Literal["fresh", "snapshot_restore"]
@@ -87,6 +87,8 @@ class Boot:
                 )
         if alone:
             self._link(configure.targets[0].directory)
+        else:
+            await asyncio.to_thread(drop_place, self._root / "repo")
         directory = self._root / "repo" if alone else self._root
         mode: BootMode = "snapshot_restore" if any(each.restored for each in checkouts) else "fresh"
         checked_out(

@@ -216,6 +216,12 @@ async def keep_place(git: Git, folder: Path) -> None:
     await run(["touch", f".git/{PLACEHOLDER}"], git.account, cwd=folder, env=git.env, seconds=10.0)
 
 
+def drop_place(folder: Path) -> None:
+    """Remove a kept place that nothing was checked out to; work is never removed."""
+    if (folder / ".git" / PLACEHOLDER).exists():
+        _remove(folder)
+
+
 def _remove(folder: Path) -> None:
     if folder.is_symlink():
         folder.unlink()
