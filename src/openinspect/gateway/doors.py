@@ -61,7 +61,9 @@ class Doors:
         except Exception as error:
             if not is_lost(error):
                 raise
-            raise GitDenied(503, "The server's database is away for a moment. Try again in a few seconds.") from None
+            raise GitDenied(
+                503, "The server's database is away for a moment. Try again in a few seconds."
+            ) from None
         async with self.journal.engine.connect() as connection:
             targets = (
                 await connection.execute(
