@@ -131,16 +131,28 @@ async def test_a_part_that_is_open_is_sent_from_its_beginning_to_a_new_bridge(si
 
 
 async def test_dropped_connections_leave_no_gap_and_no_duplicate(side: Side, door: Door) -> None:
-    writing = asyncio.create_task(write_parts(side, 40, 20, 0.001))
-    for _ in range(10):
-        seen = len(door.hellos)
-        await door.until(lambda seen=seen: len(door.hellos) > seen or writing.done())
+    dropped, wholes = asyncio.Event(), []
+
+    async def write() -> None:
+        while not dropped.is_set():
+            part, whole = f"part_{len(wholes)}", ""
+            for piece in range(20):
+                whole += f"{len(wholes)}.{piece} è "
+                side.outbox.delta("prm_1", part, "text", f"{len(wholes)}.{piece} è ")
+                await asyncio.sleep(0.001)
+            await side.outbox.emit(TextPart(part_id=part, text=whole), "prm_1", closes=part)
+            wholes.append(whole)
+
+    writing = asyncio.create_task(write())
+    for number in range(10):
+        await door.until(lambda number=number: len(door.hellos) > number)
         await asyncio.sleep(0.03)
         await door.drop()
-    wholes = await writing
+    dropped.set()
+    await writing
     await door.until(lambda: len(door.events) == len(wholes))
     assert [event.text for _, event in door.events] == wholes
-    assert len(door.hellos) > 5 and not door.faults
+    assert len(door.hellos) == 11 and not door.faults
 
 
 async def test_killed_bridges_and_lost_answers_leave_no_gap_and_no_duplicate(side: Side, door: Door) -> None:
