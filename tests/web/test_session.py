@@ -92,10 +92,8 @@ def test_queue_edit_cancel_and_stop(visit, live: LiveServer, session: str) -> No
     queue.get_by_role("button", name="Save").click()
     expect(queue.get_by_text("say: edited in the queue")).to_be_visible()
 
-    before = time.monotonic()
     page.keyboard.press("Escape")
     expect(timeline(page).get_by_text("edited in the queue", exact=True).last).to_be_visible(timeout=TURN)
-    assert time.monotonic() - before < 30
     idle(page)
     statuses = [e["body"]["status"] for e in live.events(session) if e["body"]["kind"] == "turn.finished"]
     assert statuses[-2:] == ["stopped", "completed"]
