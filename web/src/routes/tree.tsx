@@ -33,7 +33,7 @@ const home = createRoute({
   validateSearch: (search: Record<string, unknown>): { archived?: boolean; mine?: boolean; q?: string } => ({
     ...(search.archived === true ? { archived: true } : {}),
     ...(search.mine === true ? { mine: true } : {}),
-    ...(typeof search.q === "string" && search.q ? { q: search.q } : {}),
+    ...(typeof search.q === "string" || typeof search.q === "number" ? { q: String(search.q) } : {}),
   }),
   loader: () => {
     void queries.prefetchQuery(repositoriesQuery);

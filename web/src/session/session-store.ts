@@ -8,6 +8,7 @@
 import { GET, POST, given } from "@/api/client";
 import { type ApiProblem, asProblem } from "@/api/problem";
 import { diffQuery, pullRequestQuery, queries } from "@/api/queries";
+import { requestKey } from "@/api/request-key";
 import type { Here, LogEvent, NewPrompt, Presence, SessionDetail } from "@/api/types";
 import { type Connection, SessionStream } from "@/stream/session-stream";
 import { type Row, RowBuilder } from "./rows";
@@ -157,7 +158,7 @@ export class SessionStore {
   // ── prompting ───────────────────────────────────────────────────────────────────────────────────
   /** Sends a prompt: it is shown at once, and sent again under the same key when the answer got lost. */
   async send(body: NewPrompt): Promise<void> {
-    const key = body.client_request_id ?? crypto.randomUUID();
+    const key = body.client_request_id ?? requestKey();
     const outgoing: Outgoing = { key, body: { ...body, client_request_id: key }, problem: null };
     this.set({ outgoing: [...this.view.outgoing, outgoing] });
     await this.post(outgoing);

@@ -5,11 +5,9 @@
  * were before. What is still being written (deltas) stands in `open` until the whole part's event takes its place.
  */
 import type { Attachment, Delta, EventOf, LogEvent, Person, PromptStatus, Todo } from "@/api/types";
+import { withLog, withStep } from "./boot-steps";
 import { codePoints, skipCodePoints } from "./code-points";
-import type { BootItem, BootStepView, FooterItem, Item, NoticeItem, PromptItem, Segment, ToolItem, WritingItem } from "./items";
-
-/** A boot step's log is shown from its end when it is longer. */
-const MAX_BOOT_LOG = 200_000;
+import type { BootItem, FooterItem, Item, NoticeItem, PromptItem, Segment, ToolItem, WritingItem } from "./items";
 
 export type OpenPart = { partId: string; turnId: string; kind: "text" | "reasoning"; text: string; length: number };
 
@@ -442,25 +440,6 @@ export class Timeline {
     this.items.set(id, how(item));
     this.touched.add(id);
   }
-}
-
-function withStep(steps: BootStepView[], body: EventOf<"boot.step">): BootStepView[] {
-  const known = steps.find((one) => one.step === body.step);
-  const step: BootStepView = {
-    step: body.step,
-    state: body.state,
-    detail: body.detail || known?.detail || "",
-    durationMs: body.duration_ms ?? null,
-    log: known?.log ?? "",
-  };
-  return known ? steps.map((one) => (one === known ? step : one)) : [...steps, step];
-}
-
-function withLog(steps: BootStepView[], body: EventOf<"boot.log">): BootStepView[] {
-  if (!steps.some((one) => one.step === body.step)) {
-    return [...steps, { step: body.step, state: "started", detail: "", durationMs: null, log: body.text }];
-  }
-  return steps.map((one) => (one.step === body.step ? { ...one, log: (one.log + body.text).slice(-MAX_BOOT_LOG) } : one));
 }
 
 export function shortRef(ref: string): string {

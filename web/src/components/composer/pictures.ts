@@ -1,5 +1,6 @@
 /** Pictures that wait to be sent with a prompt. */
 import { useEffect, useRef, useState } from "react";
+import { requestKey } from "@/api/request-key";
 import { say } from "@/components/ui/toasts";
 
 export const MAX_PICTURES = 6;
@@ -30,7 +31,7 @@ export function usePictures() {
         else if (pictures.length + added.length >= MAX_PICTURES) {
           say(`At most ${MAX_PICTURES} pictures go with a prompt.`);
           break;
-        } else added.push({ key: crypto.randomUUID(), file, address: URL.createObjectURL(file) });
+        } else added.push({ key: requestKey(), file, address: URL.createObjectURL(file) });
       }
       if (added.length > 0) setPictures([...pictures, ...added]);
     },

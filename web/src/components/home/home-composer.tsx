@@ -6,6 +6,7 @@ import { useRef, useState } from "react";
 import { POST, given, uploadAttachment } from "@/api/client";
 import { type ApiProblem, asProblem } from "@/api/problem";
 import { branchesQuery, modelsQuery, queries, repositoriesQuery } from "@/api/queries";
+import { requestKey } from "@/api/request-key";
 import { useDraft } from "@/components/composer/draft";
 import { type ModelChoice, ModelPicker } from "@/components/composer/model-picker";
 import { usePictures } from "@/components/composer/pictures";
@@ -35,7 +36,7 @@ export function HomeComposer() {
   const pictures = usePictures();
   const area = useRef<HTMLTextAreaElement>(null);
   /** The same try keeps its key, so that an answer that got lost does not make a second session. */
-  const attempt = useRef<{ print: string; key: string; sessionId: string | null }>(null);
+  const attempt = useRef<{ print: string; key: string; uploaded: Map<string, string> }>(null);
 
   useKeys({ "/": () => area.current?.focus() });
 
@@ -51,8 +52,8 @@ export function HomeComposer() {
     setProblem(null);
     const files = pictures.pictures;
     const print = JSON.stringify([text, repository?.id, branch, model, files.map((one) => one.key)]);
-    if (attempt.current?.print !== print) attempt.current = { print, key: crypto.randomUUID(), sessionId: null };
-    const { key } = attempt.current;
+    if (attempt.current?.print !== print) attempt.current = { print, key: requestKey(), uploaded: new Map() };
+    const { key, uploaded } = attempt.current;
     try {
       // Pictures belong to a session, so with some the session comes first and its prompt after them.
       const prompt = { text, attachments: [], client_request_id: `${key}-prompt` };
@@ -68,11 +69,11 @@ export function HomeComposer() {
         }),
       );
       if (files.length > 0) {
-        const attachments = await Promise.all(files.map((one) => uploadAttachment(session.id, one.file)));
+        for (const one of files) if (!uploaded.has(one.key)) uploaded.set(one.key, (await uploadAttachment(session.id, one.file)).id);
         await given(
           POST("/api/sessions/{session_id}/prompts", {
             params: { path: { session_id: session.id } },
-            body: { ...prompt, attachments: attachments.map((one) => one.id), client_request_id: crypto.randomUUID() },
+            body: { ...prompt, attachments: files.map((one) => uploaded.get(one.key)!) },
           }),
         );
       }

@@ -9,11 +9,16 @@ import { CodeBlock } from "./code";
 const PLUGINS = [remarkGfm];
 
 const COMPONENTS: Components = {
-  a: ({ href, children }) => (
-    <a href={href} target="_blank" rel="noreferrer noopener nofollow" title={href}>
-      {children}
-    </a>
-  ),
+  a: ({ href, children }) => {
+    // A path of the repository is no address of this page.
+    if (!href || !/^(https?:|mailto:)/i.test(href)) return <span title={href}>{children}</span>;
+    const own = href.startsWith(`${location.origin}/`);
+    return (
+      <a href={href} {...(own ? {} : { target: "_blank", rel: "noreferrer noopener nofollow" })} title={href}>
+        {children}
+      </a>
+    );
+  },
   img: ({ alt, src }) => (
     <a href={typeof src === "string" ? src : undefined} target="_blank" rel="noreferrer noopener nofollow" title={typeof src === "string" ? src : undefined} className="inline-flex items-baseline gap-1">
       <Image className="size-3.5 self-center" aria-hidden />

@@ -8,6 +8,7 @@ import { PullRequestMark } from "@/components/marks/pull-request-mark";
 import { useCan, useMe } from "@/components/shell/me";
 import { Ask } from "@/components/ui/ask";
 import { Button } from "@/components/ui/button";
+import { copyText } from "@/components/ui/clipboard";
 import { Menu } from "@/components/ui/menu";
 import { complain, say } from "@/components/ui/toasts";
 import { money } from "@/components/ui/words";
@@ -79,7 +80,7 @@ export function SessionHeader({ panel, onPanel }: { panel: PanelName | null; onP
           {
             label: "Copy the address",
             icon: <Link2 />,
-            onPick: () => void navigator.clipboard.writeText(location.href.replace(/#.*/, "")).then(() => say("Copied."), complain),
+            onPick: () => void copyText(location.href.replace(/#.*/, "")).then(() => say("Copied."), complain),
           },
           ...(can("sessions.manage")
             ? ([

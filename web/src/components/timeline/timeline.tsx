@@ -1,8 +1,9 @@
 /** The session's timeline: a virtual list that stays at its newest end unless somebody scrolls up, and fetches what is older when they do. */
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { ArrowDown, Link as LinkIcon } from "lucide-react";
+import { ArrowDown, Link as LinkIcon, MessageSquare } from "lucide-react";
 import { memo, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
+import { Empty } from "@/components/ui/empty";
 import { complain, say } from "@/components/ui/toasts";
 import { exact } from "@/components/ui/words";
 import type { Item } from "@/session/items";
@@ -125,6 +126,11 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
               Try again
             </Button>
           </p>
+        )}
+        {rows.length === 0 && outgoing.length === 0 && (
+          <div className="grid h-full place-items-center">
+            <Empty icon={<MessageSquare />} title="Nothing has been asked yet" text="Describe a task below. A sandbox starts with the first prompt, and all that happens in it stands here." />
+          </div>
         )}
         {loadingOlder && <p className="pt-3 text-center text-xs text-ink-3">Fetching what was before…</p>}
         <div className="relative w-full" style={{ height: virtual.getTotalSize() }}>

@@ -1,6 +1,8 @@
 import { Check, Copy } from "lucide-react";
 import { useState } from "react";
 import { Button } from "./button";
+import { copyText } from "./clipboard";
+import { complain } from "./toasts";
 
 export function CopyButton({ text, label = "Copy", className = "", shown = false }: { text: string | (() => string); label?: string; className?: string; shown?: boolean }) {
   const [copied, setCopied] = useState(false);
@@ -13,12 +15,12 @@ export function CopyButton({ text, label = "Copy", className = "", shown = false
       title={label}
       onClick={(event) => {
         event.stopPropagation();
-        navigator.clipboard.writeText(typeof text === "string" ? text : text()).then(
+        copyText(typeof text === "string" ? text : text()).then(
           () => {
             setCopied(true);
             setTimeout(() => setCopied(false), 1_500);
           },
-          () => undefined, // without the right to it nothing is copied, and the button goes on saying so
+          complain,
         );
       }}
     >
