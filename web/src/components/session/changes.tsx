@@ -43,7 +43,7 @@ export function Changes() {
             {at === 0 && (
               <span className="ml-auto flex shrink-0 items-center gap-1">
                 {data.updated_at && <Ago at={data.updated_at} />}
-                <Button look="ghost" size="icon" className="hidden sm:inline-flex" aria-pressed={split} aria-label={split ? "One column" : "Side by side"} title={split ? "One column" : "Side by side"} onClick={() => setSplit(!split)}>
+                <Button look="ghost" size="icon" className="max-sm:hidden" aria-pressed={split} aria-label={split ? "One column" : "Side by side"} title={split ? "One column" : "Side by side"} onClick={() => setSplit(!split)}>
                   {split ? <Rows2 className="size-3.5" /> : <Columns2 className="size-3.5" />}
                 </Button>
               </span>

@@ -66,7 +66,7 @@ export function SessionHeader({ panel, onPanel }: { panel: PanelName | null; onP
       </div>
       <Presence />
       {standing.pull_requests.slice(-1).map((one) => (
-        <button key={one.id} type="button" onClick={() => onPanel("pull-requests")} className="hidden rounded-full hover:brightness-95 sm:block">
+        <button key={one.id} type="button" onClick={() => onPanel("pull-requests")} className="hidden rounded-full hover:brightness-95 sm:flex">
           <PullRequestMark pullRequest={one} />
         </button>
       ))}

@@ -59,7 +59,7 @@ export function Sidebar({ current, rail, onCommands }: { current: string | null;
         </Link>
         {open && <span className="hidden flex-1 truncate text-sm font-semibold lg:block">Open-Inspect</span>}
         {open && (
-          <Button look="ghost" size="icon" className="hidden lg:inline-flex" aria-label="Fold the sidebar" title={`Fold the sidebar (${MOD}.)`} onClick={toggleSidebar}>
+          <Button look="ghost" size="icon" className="max-lg:hidden" aria-label="Fold the sidebar" title={`Fold the sidebar (${MOD}.)`} onClick={toggleSidebar}>
             <PanelLeft className="size-4" />
           </Button>
         )}
@@ -74,12 +74,13 @@ export function Sidebar({ current, rail, onCommands }: { current: string | null;
           {open && <span className="hidden text-2xs text-ink-3 lg:block">{MOD}K</span>}
         </button>
         {!open && !rail && (
-          <Button look="ghost" size="icon-md" className="hidden lg:inline-flex" aria-label="Unfold the sidebar" title={`Unfold the sidebar (${MOD}.)`} onClick={toggleSidebar}>
+          <Button look="ghost" size="icon-md" className="max-lg:hidden" aria-label="Unfold the sidebar" title={`Unfold the sidebar (${MOD}.)`} onClick={toggleSidebar}>
             <PanelLeft className="size-4" />
           </Button>
         )}
       </div>
-      {open ? <Recent current={current} /> : <div className="flex-1" />}
+      {open && <Recent current={current} />}
+      <div className={open ? "flex-1 lg:hidden" : "flex-1"} />
       <div className="flex flex-col gap-0.5 p-2">
         <RailLink to="/settings/profile" label="Settings" open={open}>
           <Settings className="size-4" />

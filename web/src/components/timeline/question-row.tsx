@@ -17,7 +17,7 @@ export function QuestionRow({ item }: { item: QuestionItem }) {
   return (
     <div role="group" aria-label="Question of the agent" className={`my-2 rounded-xl border px-4 py-3 ${open ? "border-warn/50 bg-warn-soft" : "bg-surface"}`}>
       <header className="mb-2 flex items-center gap-2 text-xs text-ink-2">
-        <MessageCircleQuestion className={`size-4 ${open ? "text-warn" : "text-ink-3"}`} aria-hidden />
+        <MessageCircleQuestion className={`size-4 shrink-0 ${open ? "text-warn" : "text-ink-3"}`} aria-hidden />
         {open ? (
           <span>
             The agent waits for an answer until <time dateTime={item.deadline} title={exact(item.deadline)}>{clock(item.deadline)}</time>

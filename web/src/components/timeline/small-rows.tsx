@@ -102,9 +102,9 @@ export function FooterRow({ item }: { item: FooterItem }) {
   const failed = item.status === "failed";
   return (
     <div role="group" aria-label={`End of the turn: ${item.status}`} className={`mt-1.5 mb-3 rounded-lg border px-3.5 py-3 ${failed ? "border-bad/35 bg-bad-soft" : "bg-surface"}`}>
-      <div className="flex items-start gap-2.5">
+      <div className="flex items-start gap-2.5 max-sm:flex-wrap max-sm:justify-end">
         <CircleAlert className={`mt-0.5 size-4 shrink-0 ${failed ? "text-bad" : "text-ink-3"}`} aria-hidden />
-        <div className="min-w-0 flex-1 text-sm break-words">
+        <div className="min-w-0 flex-1 text-sm break-words max-sm:basis-[calc(100%-2rem)]">
           <p className="font-medium">{item.reason || (failed ? "The turn failed." : "Stopped.")}</p>
           {item.remedy && <p className="mt-0.5 text-ink-2">{item.remedy}</p>}
           {item.done.length > 0 && (

@@ -25,15 +25,16 @@ export function Dialog({ title, onClose, children, look = "window", bare = false
   const id = useId();
   useEffect(() => {
     const dialog = element.current;
-    // A sheet takes the focus itself: on a phone a ring about its first button would only be noise.
-    if (look === "sheet") dialog?.setAttribute("autofocus", "");
     if (dialog && !dialog.open) dialog.showModal();
+    // A sheet takes the focus itself: a ring about its first button would only be noise.
+    if (look === "sheet") dialog?.focus();
     return () => dialog?.close();
   }, [look]);
   return (
     // oxlint-disable-next-line jsx-a11y/no-noninteractive-element-interactions, jsx-a11y/click-events-have-key-events -- a click beside the window closes it, as Escape does
     <dialog
       ref={element}
+      tabIndex={-1}
       aria-labelledby={id}
       onCancel={(event) => {
         event.preventDefault();
