@@ -35,14 +35,14 @@ def built() -> None:
         pytest.fail("The web app has not been built: run `make web`.")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def live(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("web") / "data"
     with LiveServer(folder, script="demo", OPENINSPECT_SANDBOX_DISK_MIB="256") as server:
         yield server
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def relay(live: LiveServer) -> Iterator[Relay]:
     def target() -> tuple[str, int]:
         if live.record is None:
@@ -54,8 +54,10 @@ def relay(live: LiveServer) -> Iterator[Relay]:
         yield relay
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One for a module, because Playwright's event loop counts as running in this thread until it is closed: no test of another
+    folder could run one of its own beside it."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no Chromium on this machine: install the package chromium")
@@ -66,7 +68,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def sample(live: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample repository with the failing test; the server does not know it yet."""
     path = tmp_path_factory.mktemp("repositories") / "lending"
@@ -74,7 +76,7 @@ def sample(live: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def session(live: LiveServer) -> str:
     session_id, _ = live.session("say: ready", title="A place to try things out")
     live.wait(session_id, "turn.finished", 180)

@@ -147,14 +147,19 @@ class TurnReport:
         write_whole(self._memory, memory.encode())
 
     async def close_open(self, why: str) -> None:
-        """Tool calls without an end have failed, texts without an end are whole as they are."""
+        """Tool calls without an end have failed, texts without an end break off."""
         for call_id, tool in list(self._journal.tools.items()):
             await self.event(
                 ToolFinished(call_id=call_id, tool=tool, state="failed", output=why), key=call_id
             )
+        await self.break_off()
+
+    async def break_off(self) -> None:
+        """Texts without an end become whole parts, marked as cut short."""
         for part_id, (kind, text) in self._outbox.open_parts().items():
             if text.strip():
                 event = ReasoningPart if kind == "reasoning" else TextPart
-                await self.event(event(part_id=part_id, text=text), key=part_id, closes=part_id)
+                part = event(part_id=part_id, text=text, truncated=True)
+                await self.event(part, key=part_id, closes=part_id)
             else:
                 self.drop(part_id)

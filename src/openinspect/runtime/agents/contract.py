@@ -106,7 +106,11 @@ class Report(Protocol):
         ...
 
     async def close_open(self, why: str) -> None:
-        """What was begun and will not end by itself: calls have failed, texts are whole as they are."""
+        """What was begun and will not end by itself: calls have failed, texts break off."""
+        ...
+
+    async def break_off(self) -> None:
+        """The texts that are being written end where they are; what comes after them is written anew."""
         ...
 
     def remember(self, memory: str) -> None:

@@ -216,6 +216,8 @@ class Attempt:
         if status.attempt > MAX_RETRIES or wait > LONGEST_WAIT_SECONDS:
             await self._client.abort(self._directory, self._session, 5.0)
             return given_up(status.message, status.attempt)
+        # the next try writes parts of its own
+        await self._report.break_off()
         await self._report.event(
             Warned(
                 scope="model",
