@@ -9,15 +9,32 @@ from pathlib import Path
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import booleans
+from schemathesis import GenerationMode
 
 from openinspect.api.app import create_app
 from openinspect.testing.running_server import running_server
 
-EXAMPLES = 12
-schema = schemathesis.openapi.from_dict(create_app().openapi())
-# the stream goes on for ever; it has tests of its own
-schema = schema.exclude(path="/api/sessions/{session_id}/stream")
+EXAMPLES = 20
+"""For each operation, of each kind: what the schema allows, and what it forbids."""
+_STREAM = "/api/sessions/{session_id}/stream"
+"""Goes on for ever; it has tests of its own."""
+
+OPERATIONS = {
+    operation.label: operation
+    for operation in (
+        found.ok() for found in schemathesis.openapi.from_dict(create_app().openapi()).get_all_operations()
+    )
+    if operation.path != _STREAM
+}
+RUNS = [
+    (label, mode)
+    for label, operation in sorted(OPERATIONS.items())
+    for mode in GenerationMode
+    if mode.is_positive or operation.query or operation.body
+]
+"""Where any text is an id, and there is nothing else to give, nothing can be given wrong."""
 
 
 @pytest.fixture(scope="module")
@@ -45,32 +62,37 @@ def target(
         thread.join(30)
 
 
-@schema.parametrize()
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.too_slow,
-        HealthCheck.filter_too_much,
-        HealthCheck.function_scoped_fixture,
-    ],
-    derandomize=True,
-)
+def test_every_operation_has_its_own_run() -> None:
+    assert {label for label, _ in RUNS} == set(OPERATIONS)
+    assert len(OPERATIONS) > 30
+
+
+@pytest.mark.parametrize(("label", "mode"), RUNS, ids=[f"{label} {mode.value}" for label, mode in RUNS])
 @pytest.mark.timeout(180)
 def test_no_request_makes_the_server_fail(
-    case: schemathesis.Case, target: tuple[str, str, list[str]]
+    label: str, mode: GenerationMode, target: tuple[str, str, list[str]]
 ) -> None:
     url, token, ids = target
-    if (
-        case.path_parameters
-        and len(case.path_parameters.get("session_id", "")) % 2 == 0
-        and "session_id" in case.path_parameters
-    ):
-        case.path_parameters["session_id"] = ids[0]
-    answer = case.call(
-        base_url=url, headers={"Authorization": f"Bearer {token}", "X-OpenInspect": "1"}, timeout=30
+    known: dict[str, str] = dict(zip(("session_id", "prompt_id"), ids, strict=True))
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        derandomize=True,
     )
-    assert answer.status_code < 500 or answer.status_code in (502, 503), (
-        f"{answer.status_code}: {answer.text}"
-    )
-    assert "Traceback" not in answer.text
+    @given(case=OPERATIONS[label].as_strategy(generation_mode=mode), real=booleans())
+    def ask(case: schemathesis.Case, real: bool) -> None:
+        if real:
+            case.path_parameters = {
+                name: known.get(name, value) for name, value in (case.path_parameters or {}).items()
+            }
+        answer = case.call(
+            base_url=url, headers={"Authorization": f"Bearer {token}", "X-OpenInspect": "1"}, timeout=30
+        )
+        assert answer.status_code < 500 or answer.status_code in (502, 503), (
+            f"{answer.status_code}: {answer.text}"
+        )
+        assert "Traceback" not in answer.text
+
+    ask()

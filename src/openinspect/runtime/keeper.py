@@ -109,4 +109,5 @@ class Keeper:
         """End the agent's process; another one comes. ``why`` is told."""
         if self.agent.group is not None:
             self._expected = why
+            self._ready.clear()
             await self.agent.kill()

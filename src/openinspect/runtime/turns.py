@@ -230,6 +230,9 @@ class Turns:
                         line(f"The agent ended {attempt + 1} times during this turn: {error}."),
                         "Retry; what is already done is kept. If the work needs much memory, ask for it in smaller pieces.",
                     )
+                if isinstance(error, TurnCutOff) and attempt > 0:
+                    # What it has come to hold against this turn, it holds against the next attempt as well.
+                    await self._keeper.restart("It cut its own work off again and again, and was ended.")
                 self._journal.next_attempt()
                 maybe_sent = True
                 await report.event(

@@ -61,6 +61,7 @@ class OpenCode:
         self._null = NullModel()
         self._connecting: asyncio.Task[None] | None = None
         self._to_warm: list[str] = []
+        self._warm_enough = asyncio.Event()
         self._warming: asyncio.Task[None] | None = None
         self._name = "opencode"
 
@@ -151,13 +152,19 @@ class OpenCode:
     # ── the work ──────────────────────────────────────────────────────────────────────────────────
     def warm(self, directory: str) -> None:
         self._to_warm.append(directory)
+        self._warm_enough.clear()
         if self._warming is None or self._warming.done():
             self._warming = asyncio.create_task(self._warm())
 
     async def _warm(self) -> None:
         # One after the other: the first folder is the likelier one.
         while self._to_warm and self._client is not None:
-            await warm(self._client, self._to_warm.pop(0), *null_model_of(self._config))
+            await warm(self._client, self._to_warm.pop(0), *null_model_of(self._config), self._warm_enough)
+
+    def _stop_warming(self) -> None:
+        """What is warmed is what a prompt needs now: it does not have to be done twice."""
+        self._to_warm.clear()
+        self._warm_enough.set()
 
     async def open(self, workplace: Workplace) -> None:
         setup.write_shell_env(self._layout, self._account, self.shell_env)
@@ -166,6 +173,9 @@ class OpenCode:
         self._checked = False
         if workplace.configured and self._client is not None:
             # What the instance has read was another tree's, or none.
+            self._stop_warming()
+            if self._warming is not None:
+                await asyncio.wait({self._warming}, timeout=DISPOSE_SECONDS)
             self._disposed.clear()
             with contextlib.suppress(ServerGone, Refused, TimeoutError):
                 async with asyncio.timeout(DISPOSE_SECONDS):
@@ -189,10 +199,7 @@ class OpenCode:
         workplace, client = self._workplace, self._client
         if workplace is None or client is None:
             raise AgentDied("it is not running")
-        self._to_warm.clear()
-        if self._warming is not None:
-            # What is warmed is what the prompt needs now: it does not have to be done twice.
-            self._warming.cancel()
+        self._stop_warming()
         try:
             session = await self._find_session(client, workplace, turn, report)
             turn, self._strange = replace(turn, maybe_sent=turn.maybe_sent or self._strange), False

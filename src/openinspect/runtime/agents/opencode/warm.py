@@ -121,8 +121,11 @@ def null_model_of(config: AgentConfig) -> tuple[str, str]:
     return NULL_PREFIX + api, "null"
 
 
-async def warm(client: Client, directory: str, provider: str, model: str) -> bool:
-    """Run the throwaway prompt in a directory; True when it went through."""
+async def warm(client: Client, directory: str, provider: str, model: str, enough: asyncio.Event) -> bool:
+    """Run the throwaway prompt in a directory until it went through (True), or until it is ``enough``.
+
+    Not to be cancelled while the agent lives: a request that is given up while it makes the folder's instance leaves that one broken for good.
+    """
     session = None
     try:
         async with asyncio.timeout(WARM_SECONDS):
@@ -132,8 +135,9 @@ async def warm(client: Client, directory: str, provider: str, model: str) -> boo
                 "parts": [{"type": "text", "text": "."}],
             }
             await client.prompt(directory, session, body)
-            while True:
-                await asyncio.sleep(_LOOK_SECONDS)
+            while not enough.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(enough.wait(), _LOOK_SECONDS)
                 answers = [
                     each.info
                     for each in await client.messages(directory, session, 5)
@@ -141,6 +145,7 @@ async def warm(client: Client, directory: str, provider: str, model: str) -> boo
                 ]
                 if answers and (answers[-1].time.completed is not None or answers[-1].error is not None):
                     return answers[-1].error is None
+            return False
     except (ServerGone, Refused, TimeoutError):
         return False
     finally:
