@@ -172,7 +172,7 @@ def wire(settings: Settings, database_url: str, provider: SandboxProvider | None
     forge = LocalForge(engine, settings.data_dir)
     keeper = Keeper(journal, provider or LocalProvider(settings), settings, agent_config(settings), blobs)
     bridge = Bridge(journal, hub, settings)
-    journal.command = bridge.poke
+    journal.command = bridge.hand
     later = Later()
     defer = work.deferrer(keeper)
     # a sandbox whose connection ends may have died, and is looked at once its process has had the time to be gone

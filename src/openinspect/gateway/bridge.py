@@ -3,7 +3,7 @@
 One ``BridgeConnection`` for each sandbox that is connected to this process. Three tasks work for it:
     reader      reads messages; events go into a bounded buffer, deltas straight to the live channel
     counter     takes what is buffered, as much as there is, and counts it in one transaction; then acknowledges
-    sender      sends commands that the sandbox has not seen, whenever it is woken
+    sender      sends commands that the sandbox has not seen: the next one as it was handed over after its commit, all others from their rows
 and one for the process writes the parts that are open to the database about once a second (``checkpoint``).
 
 A newer connection of the same sandbox takes over: the older one is closed (4409). Counting is fenced by the sandbox's row, so that even two
@@ -48,7 +48,7 @@ from openinspect.protocol.frames import (
     from_sandbox,
 )
 from openinspect.sessions.intake import Numbered, OutOfOrder, count
-from openinspect.sessions.log import Journal, SessionGone
+from openinspect.sessions.log import Issued, Journal, SessionGone
 from openinspect.settings import Settings
 
 from .grants import SandboxGrant, authorise, bearer
@@ -86,7 +86,11 @@ class BridgeConnection:
         self.grant = grant
         self.channel = channel
         self.sent_command = 0
-        self.wake_sender = asyncio.Event()
+        self._wake_sender = asyncio.Event()
+        self._handed: dict[int, dict[str, Any]] = {}
+        """Commands of this process that were committed a moment ago, by number."""
+        self._look = True
+        """There may be commands that only their rows tell of."""
         self._buffer: deque[Numbered] = deque()
         self._buffered = asyncio.Event()
         self._room = asyncio.Event()
@@ -99,7 +103,7 @@ class BridgeConnection:
         await self._send(Welcome(protocol=hello.protocol, counted=counted))
         await self._seen(hello.commands_seen)
         await self._note(hello)
-        self.wake_sender.set()
+        self._wake_sender.set()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read())
             group.create_task(self._count())
@@ -194,36 +198,53 @@ class BridgeConnection:
             await self._send(Counted(n=counted))
 
     # ── out ───────────────────────────────────────────────────────────────────────────────────────
+    def hand(self, issued: Issued) -> None:
+        """Send a command that was committed; when it is not the next one, those before it too."""
+        self._handed[issued.n] = issued.command.model_dump(mode="json")
+        self._wake_sender.set()
+
+    def look(self) -> None:
+        """Send what there is in the rows."""
+        self._look = True
+        self._wake_sender.set()
+
     async def _send_commands(self) -> None:
         while True:
-            await self.wake_sender.wait()
-            self.wake_sender.clear()
+            await self._wake_sender.wait()
+            self._wake_sender.clear()
+            while (command := self._handed.pop(self.sent_command + 1, None)) is not None:
+                await self._send_command(self.sent_command + 1, command)
+            if not self._handed and not self._look:
+                continue
+            self._handed, self._look = {}, False
             try:
-                async with self.bridge.journal.engine.connect() as connection:
-                    found = await connection.execute(
-                        select(commands.c.n, commands.c.body)
-                        .where(
-                            commands.c.sandbox_id == self.grant.sandbox_id, commands.c.n > self.sent_command
-                        )
-                        .order_by(commands.c.n)
-                        .limit(100)
-                    )
-                    waiting = found.all()
+                waiting = await self._waiting()
             except Exception as error:
                 if not is_lost(error):
                     raise
                 await asyncio.sleep(0.2)
-                self.wake_sender.set()
+                self.look()
                 continue
-            for n, body in waiting:
-                if body["kind"] == "prompt":
-                    self.bridge.running[self.grant.sandbox_id] = body["prompt_id"]
-                await self._send_raw({"type": "command", "n": n, "command": body})
-                self.sent_command = n
+            for n, command in waiting:
+                await self._send_command(n, command)
 
-    async def _send_raw(self, frame: dict[str, Any]) -> None:
+    async def _waiting(self) -> list[tuple[int, dict[str, Any]]]:
+        """Commands that were not sent, as their rows have them."""
+        async with self.bridge.journal.engine.connect() as connection:
+            found = await connection.execute(
+                select(commands.c.n, commands.c.body)
+                .where(commands.c.sandbox_id == self.grant.sandbox_id, commands.c.n > self.sent_command)
+                .order_by(commands.c.n)
+                .limit(100)
+            )
+            return [(n, body) for n, body in found]
+
+    async def _send_command(self, n: int, command: dict[str, Any]) -> None:
+        if command["kind"] == "prompt":
+            self.bridge.running[self.grant.sandbox_id] = command["prompt_id"]
         async with asyncio.timeout(SILENCE_SECONDS):
-            await self.socket.send_json(frame)
+            await self.socket.send_json({"type": "command", "n": n, "command": command})
+        self.sent_command = n
 
     async def close(self, code: int, reason: str) -> None:
         if self.socket.application_state is WebSocketState.CONNECTED:
@@ -255,7 +276,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 class Bridge:
-    """The bridges of this process. ``serve`` is the endpoint, ``poke`` says that a sandbox has a command."""
+    """The bridges of this process. ``serve`` is the endpoint; ``hand`` and ``poke`` say that a sandbox has a command."""
 
     def __init__(self, journal: Journal, hub: Hub, settings: Settings) -> None:
         self.journal = journal
@@ -269,10 +290,17 @@ class Bridge:
     def connected(self, sandbox_id: str) -> bool:
         return sandbox_id in self._connections
 
+    def hand(self, issued: Issued) -> None:
+        """This process has committed a command."""
+        connection = self._connections.get(issued.sandbox_id)
+        if connection is not None:
+            connection.hand(issued)
+
     def poke(self, sandbox_id: str) -> None:
+        """Another process has committed one."""
         connection = self._connections.get(sandbox_id)
         if connection is not None:
-            connection.wake_sender.set()
+            connection.look()
 
     def poke_all(self) -> None:
         for sandbox_id in list(self._connections):

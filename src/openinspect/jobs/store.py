@@ -23,12 +23,11 @@ from procrastinate.connector import Notify
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 from procrastinate.psycopg_connector import PsycopgConnector
-from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
 from openinspect.db.engine import conninfo, is_lost
+from openinspect.db.listening import listen
 
-_LISTEN_CHECK_SECONDS = 10.0
 _WAKE_WITHIN_SECONDS = 5.0
 _WAKE = (
     "pg_notify('procrastinate_any_queue_v1', json_build_object('type', 'job_inserted', 'job_id', id)::text)"
@@ -121,16 +120,14 @@ class Connector(PsycopgConnector):
                 async with await psycopg.AsyncConnection.connect(
                     self._address, autocommit=True
                 ) as connection:
-                    for channel in channels:
-                        await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-                    pause = 0.05
-                    # Something may have been deferred while nobody listened.
-                    await self.wake()
-                    while True:
-                        async for notification in connection.notifies(timeout=_LISTEN_CHECK_SECONDS):
+                    async for notice in listen(connection, list(channels)):
+                        if notice is None:
+                            pause = 0.05
+                            # Something may have been deferred while nobody listened.
+                            await self.wake()
+                        else:
                             self.notifications += 1
-                            await on_notification(channel=notification.channel, payload=notification.payload)
-                        await asyncio.wait_for(connection.execute("SELECT 1"), 5)
+                            await on_notification(channel=notice.channel, payload=notice.payload)
             except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
                 log.warning("jobs: listener lost the database", error=str(error).strip())
             await asyncio.sleep(pause)

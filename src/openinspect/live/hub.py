@@ -62,6 +62,22 @@ def deltas_message(deltas: Sequence[Delta]) -> bytes:
     )
 
 
+def _joined(deltas: Sequence[Delta]) -> list[Delta]:
+    """Neighbours that go on with the same part, as one delta each."""
+    runs: list[tuple[Delta, list[str]]] = []
+    end = 0
+    for delta in deltas:
+        if runs and delta.offset == end and delta.part_id == runs[-1][0].part_id:
+            runs[-1][1].append(delta.text)
+        else:
+            runs.append((delta, [delta.text]))
+        end = delta.offset + len(delta.text)
+    return [
+        first if len(texts) == 1 else first.model_copy(update={"text": "".join(texts)})
+        for first, texts in runs
+    ]
+
+
 class Watcher:
     """One reader's queue. ``get`` gives the next batch, or None when the watcher has been cut off."""
 
@@ -159,7 +175,7 @@ class Channel:
 
     def write(self, deltas: Sequence[Delta]) -> None:
         """Text that is being written. A delta that does not join on to what is there is left out: its sender will begin again from 0."""
-        for delta in deltas:
+        for delta in _joined(deltas):
             have = self.open_parts.get(delta.part_id)
             text = have.text if have else ""
             if (
@@ -172,15 +188,7 @@ class Channel:
                 delta.turn_id, delta.kind, text[: delta.offset] + delta.text
             )
             self.dirty_parts.add(delta.part_id)
-            last = self._deltas[-1] if self._deltas else None
-            if (
-                last is not None
-                and last.part_id == delta.part_id
-                and last.offset + len(last.text) == delta.offset
-            ):
-                self._deltas[-1] = last.model_copy(update={"text": last.text + delta.text})
-            else:
-                self._deltas.append(delta)
+            self._deltas.append(delta)
         self._schedule()
 
     def _fill(self) -> None:
@@ -236,9 +244,10 @@ class Channel:
                     start, size = place + 1, 0
         if self._deltas:
             deltas, self._deltas = self._deltas, []
-            deltas = [delta for delta in deltas if delta.part_id in self.open_parts]
-            if deltas and self.watchers:
-                batches.append(Batch(deltas_message(deltas), 0, 0))
+            if self.watchers:
+                deltas = _joined([delta for delta in deltas if delta.part_id in self.open_parts])
+                if deltas:
+                    batches.append(Batch(deltas_message(deltas), 0, 0))
         for batch in batches:
             for watcher in self.watchers:
                 watcher.put(batch)

@@ -14,6 +14,7 @@ import psycopg
 import structlog
 
 from openinspect.db.errors import DatabaseUnavailable
+from openinspect.db.listening import listen
 from openinspect.sessions.log import PROCESS_ID
 
 log = structlog.get_logger()
@@ -66,10 +67,10 @@ class Notices:
             pause = min(pause * 2, 2.0)
 
     async def _listen(self, connection: psycopg.AsyncConnection) -> None:
-        for channel in (HEAD_CHANNEL, COMMAND_CHANNEL, PRESENCE_CHANNEL):
-            await connection.execute(f"LISTEN {channel}")
-        self.on_reconnect()
-        async for notice in connection.notifies():
+        async for notice in listen(connection, (HEAD_CHANNEL, COMMAND_CHANNEL, PRESENCE_CHANNEL)):
+            if notice is None:
+                self.on_reconnect()
+                continue
             try:
                 self._heard(notice.channel, notice.payload)
             except (ValueError, KeyError) as error:

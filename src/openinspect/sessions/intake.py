@@ -151,7 +151,7 @@ class _Intake:
         await self.transaction.append(
             self.session_id, e.SandboxChanged(sandbox_id=self.sandbox["id"], state="ready")
         )
-        await turns.advance(self.transaction, self.session_id, self.settings)
+        await turns.advance(self.transaction, self.session_id, self.settings, locked=True)
 
     async def _boot_step(self, body: e.BootStep) -> None:
         if body.state == "started":
@@ -228,6 +228,6 @@ async def end(
         await turns.fail_queued(
             transaction, session_id, reason or "The sandbox did not start.", remedy or "Retry."
         )
-        await turns.advance(transaction, session_id, settings)
+        await turns.advance(transaction, session_id, settings, locked=True)
     else:
-        await turns.advance(transaction, session_id, settings)
+        await turns.advance(transaction, session_id, settings, locked=True)

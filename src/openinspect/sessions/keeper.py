@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 import structlog
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.engine import RowMapping
 
 from openinspect.blobs.store import BlobStore
@@ -34,19 +33,7 @@ from .log import Journal, SessionGone
 log = structlog.get_logger()
 
 STOPPING_SECONDS = 20.0
-_UNSEEN_SECONDS = 25.0
-"""A sandbox that has not been heard of for so long is looked at; its bridge says something every 10 s, noted every 15 s."""
 DOOR_SOCKET = "/opt/openinspect/door/gateway.sock"
-
-
-class Work(NamedTuple):
-    """What the sweep found: ids of sandboxes to check and to stop, of prompts to end, of sessions to advance and to delete."""
-
-    check: list[str]
-    idle: list[str]
-    late: list[str]
-    waiting: list[str]
-    deleting: list[str]
 
 
 class Keeper:
@@ -348,70 +335,7 @@ class Keeper:
                 delete(sessions).where(sessions.c.id == session_id, sessions.c.status == "deleting")
             )
 
-    # ── the sweep ─────────────────────────────────────────────────────────────────────────────────
-    async def sweep(self) -> Work:
-        """Find what needs a job and has none: the rows tell. Cheap; runs every two seconds on every worker."""
-        now = datetime.now(UTC)
-        async with self.journal.engine.connect() as connection:
-            live = select(sandboxes.c.id).where(sandboxes.c.state.in_(turns.LIVE_STATES))
-            idle_since = now - timedelta(seconds=self.settings.sandbox_idle_seconds)
-            idle = (
-                await connection.scalars(
-                    live.where(sandboxes.c.state == "ready", sandboxes.c.idle_at < idle_since).limit(100)
-                )
-            ).all()
-            unseen = now - timedelta(seconds=_UNSEEN_SECONDS)
-            check = (
-                await connection.scalars(
-                    live.where(
-                        or_(
-                            sandboxes.c.state != "ready",
-                            sandboxes.c.deadline_at < now,
-                            func.coalesce(sandboxes.c.last_seen_at, sandboxes.c.created_at) < unseen,
-                        )
-                    ).limit(1000)
-                )
-            ).all()
-            stop_since = now - timedelta(seconds=turns.STOP_SECONDS)
-            late = (
-                await connection.scalars(
-                    select(prompts.c.id)
-                    .where(
-                        prompts.c.status == "running",
-                        or_(prompts.c.stop_requested_at < stop_since, prompts.c.deadline_at < now),
-                    )
-                    .limit(100)
-                )
-            ).all()
-            running_somewhere = select(prompts.c.session_id).where(prompts.c.status == "running")
-            starting = select(sandboxes.c.session_id).where(
-                sandboxes.c.state.in_(("requested", "booting", "stopping"))
-            )
-            waiting = (
-                await connection.scalars(
-                    select(prompts.c.session_id)
-                    .where(
-                        prompts.c.status == "queued",
-                        prompts.c.session_id.not_in(running_somewhere),
-                        prompts.c.session_id.not_in(starting),
-                    )
-                    .distinct()
-                    .limit(100)
-                )
-            ).all()
-            deleting = (
-                await connection.scalars(
-                    select(sessions.c.id).where(sessions.c.status == "deleting").limit(100)
-                )
-            ).all()
-        return Work(
-            check=list(check),
-            idle=list(idle),
-            late=list(late),
-            waiting=list(waiting),
-            deleting=list(deleting),
-        )
-
+    # ── tidying ───────────────────────────────────────────────────────────────────────────────────
     async def advance(self, session_id: str) -> None:
         async with self.journal.transaction() as transaction:
             await turns.advance(transaction, session_id, self.settings)

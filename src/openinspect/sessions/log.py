@@ -102,13 +102,21 @@ SELECT commands_issued, pg_notify('openinspect_command', %(notice)s) FROM number
 """
 
 
+class Issued(NamedTuple):
+    """A command with its number."""
+
+    sandbox_id: str
+    n: int
+    command: Command
+
+
 class Transaction:
     """One database transaction that may append to logs and issue commands. Made by ``Journal.transaction`` alone."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
         self.appended: list[tuple[str, list[Logged]]] = []
-        self.commanded: list[str] = []
+        self.issued: list[Issued] = []
         self.wanted_sandboxes: list[str] = []
         """Rows made by this transaction that a job has to start; ``Journal.want`` defers it in the same transaction."""
         self._after: list[Callable[[], None]] = []
@@ -153,8 +161,9 @@ class Transaction:
                 "notice": f"{PROCESS_ID} {sandbox_id}",
             },
         )
-        self.commanded.append(sandbox_id)
-        return found.one()[0]
+        n: int = found.one()[0]
+        self.issued.append(Issued(sandbox_id, n, command))
+        return n
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Call something short once the transaction has been committed; not at all when it is rolled back."""
@@ -164,7 +173,7 @@ class Transaction:
 class Journal:
     """Opens transactions, and hands on what they have committed.
 
-    ``publish(session_id, events)`` and ``command(sandbox_id)`` are called on the event loop right after a commit; they only take note.
+    ``publish(session_id, events)`` and ``command(issued)`` are called on the event loop right after a commit; they only take note.
     ``want(connection, sandbox_id)`` is called before it, to defer the job that starts a sandbox on the same connection.
     """
 
@@ -172,7 +181,7 @@ class Journal:
         self,
         engine: AsyncEngine,
         publish: Callable[[str, list[Logged]], None] = lambda _session, _events: None,
-        command: Callable[[str], None] = lambda _sandbox: None,
+        command: Callable[[Issued], None] = lambda _issued: None,
         want: Callable[[AsyncConnection, str], Awaitable[None]] | None = None,
     ) -> None:
         self.engine = engine
@@ -190,8 +199,8 @@ class Journal:
                     await self.want(connection, sandbox_id)
         for session_id, events in transaction.appended:
             self.publish(session_id, events)
-        for sandbox_id in dict.fromkeys(transaction.commanded):
-            self.command(sandbox_id)
+        for issued in transaction.issued:
+            self.command(issued)
         for action in transaction._after:
             action()
 

@@ -149,7 +149,7 @@ async def enqueue(
         ),
         turn_id=prompt_id,
     )
-    await advance(transaction, session_id, settings)
+    await advance(transaction, session_id, settings, locked=True)
     return prompt_id
 
 

@@ -66,13 +66,19 @@ WHERE sessions.id = %(session)s AND sessions.status = 'active'
 """
 
 
-async def advance(transaction: Transaction, session_id: str, settings: Settings) -> None:
-    """Do the next thing for a session. Nothing to do, or a session that is gone or archived, is no error."""
+async def advance(
+    transaction: Transaction, session_id: str, settings: Settings, *, locked: bool = False
+) -> None:
+    """Do the next thing for a session. Nothing to do, or a session that is gone or archived, is no error.
+
+    ``locked``: the transaction has the session's row already.
+    """
     connection = transaction.connection
-    # locked first and looked at then: a statement sees what was committed when it began, not what it waited for
-    await connection.exec_driver_sql(
-        "SELECT 1 FROM sessions WHERE id = %(session)s FOR UPDATE", {"session": session_id}
-    )
+    if not locked:
+        # locked first and looked at then: a statement sees what was committed when it began, not what it waited for
+        await connection.exec_driver_sql(
+            "SELECT 1 FROM sessions WHERE id = %(session)s FOR UPDATE", {"session": session_id}
+        )
     found = await connection.exec_driver_sql(_LOOK, {"session": session_id})
     session = found.mappings().one_or_none()
     if session is None or session["prompt_status"] != "queued":
@@ -302,7 +308,7 @@ async def finish(
     await connection.execute(
         update(sandboxes).where(sandboxes.c.id == prompt["sandbox_id"]).values(idle_at=func.now())
     )
-    await advance(transaction, session_id, settings)
+    await advance(transaction, session_id, settings, locked=True)
     return True
 
 

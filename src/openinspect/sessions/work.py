@@ -15,6 +15,7 @@ from openinspect.db.engine import transaction
 from openinspect.jobs import Jobs, defer
 
 from .keeper import Keeper
+from .sweep import due
 
 SWEEP_SECONDS = 2
 TIDY_SECONDS = 30
@@ -47,16 +48,10 @@ def register(keeper: Keeper) -> Jobs:
 
     @jobs.periodic("sweep", every=SWEEP_SECONDS)
     async def sweep() -> None:
-        work = await keeper.sweep()
-        async with transaction(keeper.journal.engine) as connection:
-            for name, ids in (
-                ("sandbox.check", work.check),
-                ("sandbox.stop_idle", work.idle),
-                ("prompt.enforce", work.late),
-                ("session.advance", work.waiting),
-                ("session.delete", work.deleting),
-            ):
-                for one in sorted(ids):
+        found = await due(keeper.journal.engine, keeper.settings)
+        if found:
+            async with transaction(keeper.journal.engine) as connection:
+                for name, one in found:
                     await defer_about(connection, name, one)
 
     @jobs.periodic("tidy", every=TIDY_SECONDS)
