@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from openinspect.testing.live_server import LiveServer
+from openinspect.testing.sample_repository import create_sample_repository
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,13 +37,15 @@ def _whole_text(live: LiveServer, session_id: str, prompt_id: str) -> None:
     """The turn completed, and its text is there once and whole."""
     finished = live.wait(session_id, "turn.finished", 120, prompt_id=prompt_id)["body"]
     assert finished["status"] == "completed", finished
-    texts = [
-        event["body"]["text"]
+    parts = [
+        event["body"]
         for event in live.events(session_id)
         if event["turn_id"] == prompt_id and event["body"]["kind"] == "text"
     ]
-    assert sum(len(text.split()) for text in texts) >= WORDS
-    assert len(texts) == len(set(texts))
+    whole = [part["text"] for part in parts if not part["truncated"]]
+    assert [len(text.split()) for text in whole] == [WORDS, len(["Done."])]
+    # what was broken off comes before what is whole
+    assert [part["text"] for part in parts[-2:]] == whole
 
 
 def _ended_with_reason(live: LiveServer, session_id: str, prompt_id: str) -> dict:
@@ -116,6 +120,47 @@ def test_kill_the_sandbox(live: LiveServer) -> None:
 
 def _box_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").rsplit("/", 1)[-1]
+
+
+def test_a_retry_knows_what_is_done_already(live: LiveServer, tmp_path: Path) -> None:
+    """Committed and pushed, then the sandbox is killed: the failed turn says so, and so does the prompt of the retry."""
+    create_sample_repository(tmp_path / "lending")
+    repository = live.api.post("/repositories", {"path": str(tmp_path / "lending")})["id"]
+    text = "\n".join(
+        (
+            "write note.txt: a note",
+            "run: git add -A && git commit -q -m 'Add a note' && git push -q -u origin HEAD",
+            STREAM,
+        )
+    )
+    session_id, first = live.session(text, targets=[{"repository": repository}])
+    live.wait(session_id, "git.pushed", 120)
+    live.wait_for_text(session_id, 30)
+    box = live.api.get(f"/sessions/{session_id}")["sandbox"]["id"]
+    for pid in live.boxes():
+        if _box_of(pid) == box:
+            os.kill(pid, signal.SIGKILL)
+    finished = live.wait(session_id, "turn.finished", 60, prompt_id=first)["body"]
+    assert finished["status"] == "failed"
+    assert sorted(line.split()[0] for line in finished["done"]) == ["committed", "pushed"]
+    again = live.api.post(f"/sessions/{session_id}/prompts/{first}/retry")["id"]
+    assert live.wait(session_id, "turn.finished", 120, prompt_id=again)["body"]["status"] == "completed"
+    said = [
+        event["body"]["text"]
+        for event in live.events(session_id)
+        if event["turn_id"] == again and event["body"]["kind"] == "text"
+    ]
+    assert any("I go on from a previous attempt" in one and "Add a note" in one for one in said), said
+    branch = live.api.get(f"/sessions/{session_id}")["targets"][0]["work_branch"]
+    subjects = subprocess.run(
+        ["git", "log", "--format=%s", f"main..{branch}"],
+        cwd=tmp_path / "lending",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert subjects == ["Add a note"]
+    live.api.call("DELETE", f"/sessions/{session_id}")
 
 
 def test_fill_the_disk(live: LiveServer) -> None:

@@ -137,4 +137,5 @@ async def test_a_lost_sandbox_fails_its_turn_with_a_reason_and_retry_goes_on(
         await again.ready()
         command = await again.command("prompt")
         assert "committed aaaaaaaaaa “Mend it”" in command["text"]
-        assert command["text"].endswith("mend it")
+        assert command["text"].startswith("mend it\n")
+        assert "not to be done again" in command["text"]

@@ -189,7 +189,7 @@ async def _start(
     text = prompt["text"]
     if prompt["retry_of"]:
         done = await already_done(transaction, prompt["session_id"], prompt["retry_of"])
-        text = _retry_preface(done) + text
+        text = f"{text}\n\n[{_retry_note(done)}]"
     await transaction.issue(
         sandbox_id,
         RunPrompt(
@@ -211,13 +211,13 @@ async def _start(
     )
 
 
-def _retry_preface(done: list[str]) -> str:
+def _retry_note(done: list[str]) -> str:
+    begun = "A previous attempt at this was interrupted."
     if not done:
-        return "A previous attempt at the following was interrupted. The files are as it left them: look at their state first.\n\n"
-    listed = "\n".join(f"- {line}" for line in done)
+        return f"{begun} The files are as it left them: look at their state first."
     return (
-        "A previous attempt at the following was interrupted. These things are already done and must not be done again:\n"
-        f"{listed}\nThe files are as it left them: look at their state first, then go on with what is missing.\n\n"
+        f"{begun} Already done, and not to be done again: {'; '.join(done)}. "
+        "The files are as it left them: look at their state first, then go on with what is missing."
     )
 
 
