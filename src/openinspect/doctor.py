@@ -150,6 +150,12 @@ def check_git(settings: Settings) -> Finding:
         return _failed(
             "git", f"{said} is older than {needed}", f"Update it to {needed} or newer (Debian 12 has it)."
         )
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        return _failed(
+            "git",
+            "there is no setpriv, by which git becomes the owner of a repository instead of root",
+            "Install it: apt install util-linux.",
+        )
     return _ok("git", said)
 
 

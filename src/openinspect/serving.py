@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ from openinspect.protocol.frames import MAX_MESSAGE_BYTES
 
 GRACE_SECONDS = 5
 SOCKET_NAME = "gateway.sock"
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """An answer that breaks off at its source breaks off here on purpose: that is told where it happens."""
+    return "without completing response" not in record.getMessage()
 
 
 class _Server(uvicorn.Server):
@@ -98,6 +104,7 @@ async def run(
     trusted_proxies: list[str],
     ready: asyncio.Event | None = None,
 ) -> None:
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     servers = [_server(page, trusted_proxies=trusted_proxies), _server(door, trusted_proxies=None)]
     tasks = [
         asyncio.create_task(server.serve(sockets=[listener]))

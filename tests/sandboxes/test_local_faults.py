@@ -54,7 +54,12 @@ from openinspect.settings import Settings
 provider = LocalProvider(Settings(data_dir=Path(sys.argv[1])), command=("/bin/sleep", "600"))
 spec = BoxSpec.model_validate_json(sys.argv[2])
 print("now", flush=True)
-asyncio.run(provider.create(spec))
+
+async def serve():
+    await provider.create(spec)
+    await asyncio.sleep(60)
+
+asyncio.run(serve())
 """
 
 

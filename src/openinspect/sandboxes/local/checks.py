@@ -32,6 +32,10 @@ _TRIAL_SECONDS = 8.0
 _TRIAL_CODE = 42
 _OLDEST_KERNEL = (5, 12)
 _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+_APPARMOR_REMEDY = (
+    "Load the profile of deploy/apparmor/openinspect and run the server under it (docs/reference/platforms.md says how); "
+    "or `sysctl kernel.apparmor_restrict_unprivileged_userns=0` (and in /etc/sysctl.d); or run the server as root"
+)
 
 
 async def run(settings: Settings) -> list[Finding]:
@@ -118,7 +122,7 @@ def _ordinary_ids() -> Finding:
             name="sandbox ids",
             state="warning",
             detail="AppArmor keeps ordinary users' user namespaces from doing anything (Ubuntu 24.04 does so by default)",
-            remedy="`sysctl kernel.apparmor_restrict_unprivileged_userns=0` (and in /etc/sysctl.d), or run the server as root",
+            remedy=_APPARMOR_REMEDY,
         )
     subuids = ranges[0]
     assert subuids is not None
@@ -223,7 +227,7 @@ async def _trial(settings: Settings) -> Finding:
 
 def _failed(detail: str, remedy: str) -> Finding:
     if _APPARMOR.exists() and _APPARMOR.read_text().strip() == "1" and os.geteuid() != 0:
-        remedy = "`sysctl kernel.apparmor_restrict_unprivileged_userns=0` (and in /etc/sysctl.d), or run the server as root"
+        remedy = _APPARMOR_REMEDY
     return Finding(name="sandbox", state="failed", detail=detail, remedy=remedy or "Run the server as root")
 
 
