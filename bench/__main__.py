@@ -16,7 +16,7 @@ import uvloop
 
 from .table import markdown, text
 
-NAMES = ("event_path", "fan_out", "requests", "turn")
+NAMES = ("event_path", "fan_out", "requests", "door", "turn")
 PERFORMANCE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 

@@ -16,11 +16,13 @@ TITLE = "Requests, and the server at rest"
 SESSIONS = 300
 PROMPTS = 200
 IDLE_SESSIONS = 1000
+WARM_SESSIONS = 50
+"""Idle as well, with a sandbox that is connected."""
 REST_SECONDS = 20.0
 
 
 async def measure() -> list[Row]:
-    async with server() as running:
+    async with server(max_concurrent_sandboxes=WARM_SESSIONS + 10) as running:
         await _create(running, 50)
         empty = await _empty(running)
         create = await _create(running, SESSIONS)
@@ -29,7 +31,14 @@ async def measure() -> list[Row]:
         await _create(running, IDLE_SESSIONS)
         after = _memory(running.process.pid)
         share = await _rest(running.process.pid)
+        before_warm = _memory(running.process.pid)
+        for _ in range(WARM_SESSIONS):
+            _, prompt_id, double = await running.turn()
+            await double.say(e.TurnEnded(outcome="completed"), turn_id=prompt_id)
+            await double.until_counted()
+        warm = _memory(running.process.pid)
     each = max(0.0, after - before) / IDLE_SESSIONS * 1024
+    each_warm = max(0.0, warm - before_warm) / WARM_SESSIONS * 1024
     floor = f"{median(empty) * 1e3:.1f} ms empty request"
     return [
         Row("create a session, p50", f"{median(create) * 1e3:.1f} ms", "5 ms", floor, median(create) < 0.005),
@@ -42,6 +51,13 @@ async def measure() -> list[Row]:
         ),
         Row("memory of the server, without Postgres", f"{after:.0f} MB", "200 MB", "", after < 200),
         Row("memory of each idle session", f"{each:.1f} kB", "50 kB", "", each < 50),
+        Row(
+            "memory of each idle session with a connected sandbox",
+            f"{each_warm:.1f} kB",
+            "50 kB",
+            "",
+            each_warm < 50,
+        ),
         Row("processor at rest", f"{share * 100:.2f} % of a core", "1 %", "", share < 0.01),
     ]
 

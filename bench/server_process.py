@@ -1,6 +1,6 @@
 """A whole server in a process of its own, whose sandboxes are played by the measuring process.
 
-``python -m bench.server_process FOLDER`` starts one (embedded Postgres, fsync on) and writes ``ready.json``; for every box that the server
+``python -m bench.server_process FOLDER SETTINGS`` starts one (embedded Postgres, fsync on) and writes ``ready.json``; for every box that the server
 creates it writes ``boxes/<id>`` with the token. It ends with its standard input.
 """
 
@@ -62,12 +62,13 @@ class _HandedOut:
         return []
 
 
-async def _serve(folder: Path) -> None:
+async def _serve(folder: Path, settings: dict[str, Any]) -> None:
     postgres = EmbeddedPostgres(folder / "postgres")
     url = await postgres.start()
     try:
         await migrate(url)
-        async with running_server(url, folder / "data", provider=_HandedOut(folder / "boxes")) as server:
+        provider = _HandedOut(folder / "boxes")
+        async with running_server(url, folder / "data", provider=provider, **settings) as server:
             ready = {
                 "url": server.url,
                 "token": server.token,
@@ -136,7 +137,8 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def server() -> AsyncIterator[Server]:
+async def server(**settings: Any) -> AsyncIterator[Server]:
+    """``settings`` are fields of ``Settings``."""
     with tempfile.TemporaryDirectory(prefix="oi-bench-") as name:
         folder = Path(name)
         process = await asyncio.create_subprocess_exec(
@@ -144,6 +146,7 @@ async def server() -> AsyncIterator[Server]:
             "-m",
             "bench.server_process",
             name,
+            json.dumps(settings),
             stdin=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
@@ -170,4 +173,4 @@ async def server() -> AsyncIterator[Server]:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(Path(sys.argv[1])))
+    asyncio.run(_serve(Path(sys.argv[1]), json.loads(sys.argv[2])))
