@@ -62,11 +62,16 @@ async def add(
         )
         if locked.one_or_none() is None:
             raise SessionGone
+        # a retried prompt has rows of its own for the same blobs: each of those counts once
+        stored = (
+            select(attachments.c.blob_key, attachments.c.size)
+            .where(attachments.c.session_id == session_id)
+            .distinct()
+            .subquery()
+        )
         count, total = (
             await connection.execute(
-                select(func.count(), func.coalesce(func.sum(attachments.c.size), 0)).where(
-                    attachments.c.session_id == session_id
-                )
+                select(func.count(), func.coalesce(func.sum(stored.c.size), 0)).select_from(stored)
             )
         ).one()
         if count >= MAX_COUNT or total + len(content) > MAX_TOTAL_BYTES:

@@ -1,13 +1,15 @@
 """The prompt queue of a session: first in, first out, one running at a time.
 
-A prompt may be edited and cancelled while it is queued. ``client_request_id`` makes enqueuing repeatable: the same id with the same content
-gives the prompt that is there, with other content a ``Conflict``. At most ``max_unfinished_prompts`` are queued or running.
+A prompt may be edited and cancelled while it is queued, and retried once it has failed, was stopped or was cancelled. ``client_request_id``
+makes enqueuing repeatable: the same id with the same content gives the prompt that is there, with other content a ``Conflict``. At most
+``max_unfinished_prompts`` are queued or running.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import orjson
 from sqlalchemy import func, insert, select, update
@@ -20,6 +22,7 @@ from openinspect.protocol.events import AttachmentInfo, Person, PromptCancelled,
 from openinspect.protocol.ids import new_id
 from openinspect.settings import Settings
 
+from .lifecycle import get_locked
 from .log import SessionGone, Transaction
 from .turns import advance
 
@@ -47,12 +50,12 @@ async def enqueue(
     client_request_id: str | None = None,
     retry_of: str | None = None,
 ) -> str:
-    """Queue a prompt, and begin it if it can begin. Gives its id.
+    """Queue a prompt, and begin it if it can begin. Gives its id. ``retry_of`` names a prompt whose pictures it brings along.
 
     Raises ``SessionGone``, ``Conflict`` (archived; request id used for something else), ``TooMany`` (queue full), ``Invalid``.
     """
     connection = transaction.connection
-    if not text.strip() and not attachment_ids:
+    if not text.strip() and not attachment_ids and retry_of is None:
         raise Invalid(
             "prompt_empty", "The prompt is empty.", "Write what is to be done, or attach a picture."
         )
@@ -120,7 +123,10 @@ async def enqueue(
             "Wait for one to finish, or cancel one.",
         )
     prompt_id = new_id("prm")
-    infos = await _attach(transaction, session_id, prompt_id, attachment_ids)
+    if retry_of is not None:
+        infos = await _attach_again(transaction, session_id, prompt_id, retry_of)
+    else:
+        infos = await _attach(transaction, session_id, prompt_id, attachment_ids)
     await connection.execute(
         insert(prompts).values(
             id=prompt_id,
@@ -192,13 +198,32 @@ async def _attach(
             "An attachment is not there, or was sent with another prompt already.",
             "Attach the file again.",
         )
-    return [
-        AttachmentInfo(id=row["id"], name=row["name"], media_type=row["media_type"], size=row["size"])
-        for row in (found[i] for i in ids)
-    ]
+    return [_info(found[attachment_id]) for attachment_id in ids]
+
+
+async def _attach_again(
+    transaction: Transaction, session_id: str, prompt_id: str, earlier_id: str
+) -> list[AttachmentInfo]:
+    """The pictures of an earlier prompt, for this one too: rows of its own that share the blobs, which go with the session."""
+    found = await transaction.connection.execute(
+        select(attachments)
+        .where(attachments.c.session_id == session_id, attachments.c.prompt_id == earlier_id)
+        .order_by(attachments.c.created_at, attachments.c.id)
+    )
+    rows = [{**row, "id": new_id("att"), "prompt_id": prompt_id} for row in found.mappings()]
+    if rows:
+        await transaction.connection.execute(insert(attachments), rows)
+    return [_info(row) for row in rows]
+
+
+def _info(row: Mapping[str, Any]) -> AttachmentInfo:
+    return AttachmentInfo(id=row["id"], name=row["name"], media_type=row["media_type"], size=row["size"])
 
 
 async def _get(transaction: Transaction, session_id: str, prompt_id: str) -> RowMapping:
+    """The prompt's row, locked. Raises ``SessionGone``, ``NotFound``."""
+    # the session's row first, as everybody else does: the two locks are then always taken in the same order
+    await get_locked(transaction, session_id)
     found = await transaction.connection.execute(
         select(prompts).where(prompts.c.session_id == session_id, prompts.c.id == prompt_id).with_for_update()
     )
@@ -210,12 +235,7 @@ async def _get(transaction: Transaction, session_id: str, prompt_id: str) -> Row
     return row
 
 
-async def _queued(transaction: Transaction, session_id: str, prompt_id: str) -> RowMapping:
-    # the session's row first, as everybody else does: the two locks are then always taken in the same order
-    await transaction.connection.execute(
-        select(sessions.c.id).where(sessions.c.id == session_id).with_for_update()
-    )
-    row = await _get(transaction, session_id, prompt_id)
+def _must_be_queued(row: RowMapping) -> None:
     if row["status"] != "queued":
         what = "running" if row["status"] == "running" else f"{row['status']} already"
         raise Conflict(
@@ -223,11 +243,11 @@ async def _queued(transaction: Transaction, session_id: str, prompt_id: str) -> 
             f"This prompt is {what}.",
             "Only prompts that still wait can be changed; stop the running one instead.",
         )
-    return row
 
 
 async def edit(transaction: Transaction, session_id: str, prompt_id: str, text: str, by: Person) -> None:
-    row = await _queued(transaction, session_id, prompt_id)
+    row = await _get(transaction, session_id, prompt_id)
+    _must_be_queued(row)
     if not text.strip():
         has_attachment = await transaction.connection.scalar(
             select(attachments.c.id).where(attachments.c.prompt_id == prompt_id).limit(1)
@@ -244,47 +264,49 @@ async def edit(transaction: Transaction, session_id: str, prompt_id: str, text: 
 
 async def cancel(transaction: Transaction, session_id: str, prompt_id: str, by: Person) -> None:
     """May be repeated."""
-    row = await _get_locked_or_cancelled(transaction, session_id, prompt_id)
-    if row is None:
+    row = await _get(transaction, session_id, prompt_id)
+    if row["status"] == "cancelled":
         return
+    _must_be_queued(row)
     await transaction.connection.execute(
         update(prompts).where(prompts.c.id == prompt_id).values(status="cancelled", finished_at=func.now())
     )
     await transaction.append(session_id, PromptCancelled(prompt_id=prompt_id, by=by), turn_id=prompt_id)
 
 
-async def _get_locked_or_cancelled(
-    transaction: Transaction, session_id: str, prompt_id: str
-) -> RowMapping | None:
-    await transaction.connection.execute(
-        select(sessions.c.id).where(sessions.c.id == session_id).with_for_update()
-    )
-    row = await _get(transaction, session_id, prompt_id)
-    return None if row["status"] == "cancelled" else await _queued(transaction, session_id, prompt_id)
-
-
 async def retry(
     transaction: Transaction, session_id: str, prompt_id: str, by: Person, settings: Settings
 ) -> str:
-    """Queue a failed or stopped prompt again, as a new one that knows what the old one has already done."""
+    """Queue a failed, stopped or cancelled prompt again, as a new one that knows what the old one has already done. Gives its id.
+
+    May be repeated, by anybody: while a retry is unfinished, or once one has completed, that is the one.
+    """
     row = await _get(transaction, session_id, prompt_id)
     if row["status"] not in ("failed", "stopped", "cancelled"):
         raise Conflict(
             "prompt_not_failed",
             f"This prompt is {row['status']}.",
-            "Only a prompt that failed or was stopped can be retried.",
+            "Only a prompt that failed, was stopped or was cancelled can be retried.",
         )
-    new = await enqueue(
+    earlier: str | None = await transaction.connection.scalar(
+        select(prompts.c.id)
+        .where(
+            prompts.c.session_id == session_id,
+            prompts.c.retry_of == prompt_id,
+            prompts.c.status.in_(("queued", "running", "completed")),
+        )
+        .order_by(prompts.c.position.desc())
+        .limit(1)
+    )
+    if earlier is not None:
+        return earlier
+    return await enqueue(
         transaction,
         session_id,
         by,
         settings,
-        text=row["text"] or "Go on.",
+        text=row["text"],
         model=row["model"],
         effort=row["effort"],
         retry_of=prompt_id,
-        client_request_id=f"retry:{prompt_id}:{row['finished_at'].timestamp()}"
-        if row["finished_at"]
-        else None,
     )
-    return new
