@@ -75,18 +75,18 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
         _may_prompt(principal)
         if body.prompt.model:
             require_available(services.settings, catalogue.find(body.prompt.model))
+    for target in body.targets:
+        if target.branch is not None:
+            # before the transaction: git takes its time, and the code host connections of its own
+            async with services.reader.connect() as connection:
+                repository = await lifecycle.find_repository(connection, target.repository)
+            await _branch_exists(services, repository["id"], target.branch)
     async with services.journal.transaction() as transaction:
-        targets = []
-        for target in body.targets:
-            if target.branch is not None:
-                repository = await lifecycle.find_repository(transaction, target.repository)
-                await _branch_exists(services, repository["id"], target.branch)
-            targets.append(TargetRequest(target.repository, target.branch))
         created = await lifecycle.create(
             transaction,
             owner,
             title=body.title,
-            targets=targets,
+            targets=[TargetRequest(target.repository, target.branch) for target in body.targets],
             model=model.id,
             effort=body.effort,
             client_request_id=body.client_request_id,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from openinspect.db.tables import prompts, repositories, session_targets, sessions
 from openinspect.models.catalogue import check_effort, find
@@ -51,8 +52,8 @@ def work_branch(session_id: str) -> str:
     return BRANCH_PREFIX + short_id(session_id)
 
 
-async def find_repository(transaction: Transaction, name_or_id: str) -> RowMapping:
-    found = await transaction.connection.execute(
+async def find_repository(connection: AsyncConnection, name_or_id: str) -> RowMapping:
+    found = await connection.execute(
         select(repositories).where(
             or_(repositories.c.id == name_or_id, func.lower(repositories.c.name) == name_or_id.lower())
         )
@@ -60,9 +61,7 @@ async def find_repository(transaction: Transaction, name_or_id: str) -> RowMappi
     row = found.mappings().one_or_none()
     if row is None:
         known = (
-            await transaction.connection.scalars(
-                select(repositories.c.name).order_by(repositories.c.name).limit(10)
-            )
+            await connection.scalars(select(repositories.c.name).order_by(repositories.c.name).limit(10))
         ).all()
         remedy = f"Known are: {', '.join(known)}." if known else "Add it first: `openinspect repos add PATH`."
         raise NotFound("repository_not_found", f"There is no repository “{name_or_id[:100]}”.", remedy)
@@ -91,7 +90,7 @@ async def create(
     rows: list[dict[str, object]] = []
     names: dict[str, str] = {}
     for position, target in enumerate(targets):
-        repository = await find_repository(transaction, target.repository)
+        repository = await find_repository(connection, target.repository)
         if repository["name"] in names.values():
             raise Invalid(
                 "repository_twice",

@@ -1,0 +1,30 @@
+"""Sessions are created and deleted as their routes promise, also many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from openinspect.testing.repositories import SampleRepository
+from openinspect.testing.running_server import running_server
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_more_sessions_than_connections_are_created_on_a_branch_at_once(
+    database_url: str, tmp_path: Path
+) -> None:
+    sample = SampleRepository.create(tmp_path / "source", {"a.txt": "one\n"})
+    async with running_server(database_url, tmp_path / "data", database_pool_size=4, jobs=False) as server:
+        added = await server.http.post("/api/repositories", json={"path": str(sample.path)})
+        assert added.status_code == 201, added.text
+        repository = added.json()
+        target = {"repository": repository["name"], "branch": repository["default_branch"]}
+        answers = await asyncio.gather(
+            *(server.http.post("/api/sessions", json={"targets": [target]}) for _ in range(12))
+        )
+        assert [answer.status_code for answer in answers] == [201] * 12
+        none = await server.http.post("/api/sessions", json={"targets": [{**target, "branch": "nowhere"}]})
+        assert (none.status_code, none.json()["error"]["code"]) == (404, "branch_not_found")
