@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -71,6 +72,15 @@ def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
 
 def test_a_setting_that_is_wrong(tmp_path: Path) -> None:
     _refused(_run(tmp_path, "up", OPENINSPECT_PORT="many"), "OPENINSPECT_PORT")
+
+
+def test_doctor_tells_programs_what_it_tells_people(tmp_path: Path) -> None:
+    done = _run(tmp_path, "doctor", "--json", OPENINSPECT_PORT="0")
+    findings = json.loads(done.stdout)
+    assert {"system", "git", "toolbox", "database", "models"} <= {one["name"] for one in findings}
+    assert {one["state"] for one in findings} <= {"ok", "warning", "failed"}
+    assert all(one["remedy"] for one in findings if one["state"] != "ok")
+    assert done.returncode == (1 if any(one["state"] == "failed" for one in findings) else 0)
 
 
 @pytest.mark.parametrize(

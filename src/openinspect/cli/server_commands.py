@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ db = typer.Typer(help="Back the database up, and bring a backup back.", no_args_
 
 LOG_FILE = "server.log"
 START_SECONDS = 90.0
-DOWN_SECONDS = 40.0
+DOWN_SECONDS = 90.0
 _LOG_BYTES = 20 * 1024 * 1024
 
 
@@ -237,25 +238,23 @@ def signin() -> None:
         out().print(signin_link(api), markup=False, soft_wrap=True)
 
 
-def doctor() -> None:
-    """See what this machine can and can't do, and what to do about it."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """See what this machine can and can't do, and what to do about it. The exit code is 1 when something that is needed is missing."""
     from openinspect.doctor import run_checks
 
-    chosen = settings()
-    findings = asyncio.run(run_checks(chosen))
-    marks = {
-        "ok": "[green]✓[/green]",
-        "warn": "[yellow]![/yellow]",
-        "warning": "[yellow]![/yellow]",
-        "fail": "[red]✗[/red]",
-        "failed": "[red]✗[/red]",
-    }
-    for finding in findings:
-        out().print(f"{marks[finding.state]} [bold]{finding.name}[/bold]  ", end="")
-        out().print(finding.detail, markup=False, soft_wrap=True)
-        if finding.remedy:
-            out().print(f"    → {finding.remedy}", markup=False, soft_wrap=True)
-    if any(finding.state in ("fail", "failed") for finding in findings):
+    findings = asyncio.run(run_checks(settings()))
+    if as_json:
+        out().print_json(json.dumps([finding.model_dump() for finding in findings]))
+    else:
+        marks = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "failed": "[red]✗[/red]"}
+        for finding in findings:
+            out().print(f"{marks[finding.state]} [bold]{finding.name}[/bold]  ", end="")
+            out().print(finding.detail, markup=False, soft_wrap=True)
+            if finding.remedy:
+                out().print(f"    → {finding.remedy}", markup=False, soft_wrap=True)
+    if any(finding.state == "failed" for finding in findings):
         raise typer.Exit(1)
 
 
