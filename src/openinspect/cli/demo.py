@@ -57,7 +57,9 @@ def run_demo(*, keep: bool) -> None:
     _step(f"One prompt, in a sandbox of its own: {link(api, session['id'])}")
     prompt_id = session["prompts"][0]["id"]
     transcript = follow_session(api, session["id"], until=prompt_id)
-    finished = transcript.finished[prompt_id]
+    finished = transcript.finished.get(prompt_id)
+    if finished is None:
+        raise Unavailable("demo_taken_back", "The prompt was taken back before it ran.", "Run it again.")
     if finished["status"] != "completed":
         raise Unavailable(
             "demo_failed",

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from openinspect.problems import Invalid, Unavailable
 
+from . import cursors
 from .client import CLONE_SECONDS, Client
 from .console import age, ask, client, error_console, out, settings
 from .transcript import Transcript, clean
@@ -28,6 +29,9 @@ ModelOption = Annotated[
     typer.Option(help="Model, such as anthropic/claude-sonnet-4-6; `openinspect models` lists them."),
 ]
 EffortOption = Annotated[str | None, typer.Option(help="How much the model thinks, such as high.")]
+FollowOption = Annotated[
+    bool, typer.Option("--follow/--detach", help="Follow the work, or leave it to itself.")
+]
 
 _RECONNECT_SECONDS = (0.2, 0.5, 1, 2, 5)
 
@@ -77,9 +81,7 @@ def run(
     effort: EffortOption = None,
     title: Annotated[str | None, typer.Option(help="The session's title.")] = None,
     attach: Annotated[list[Path] | None, typer.Option(help="A picture for the agent. Up to six.")] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow/--detach", help="Follow the work, or leave it to itself.")
-    ] = True,
+    follow: FollowOption = True,
     as_json: JsonFlag = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show all of what the tools printed, and the boot log.")
@@ -87,7 +89,7 @@ def run(
 ) -> None:
     """Give a task to an agent in a sandbox of its own; what it does ends up as a branch and a pull request.
 
-    While following, Ctrl-C leaves: the work goes on.
+    While following, Ctrl-C leaves: the work goes on. The exit code is 0 when the task was completed, and 1 when it failed, was stopped or taken back.
     """
     with client() as api:
         targets = [{"repository": repository(api, one), "branch": branch} for one in repo or []]
@@ -123,11 +125,9 @@ def run(
                 highlight=False,
             )
         transcript = follow_session(api, session_id, until=prompt_id, as_json=as_json, verbose=verbose)
-        finished = transcript.finished.get(prompt_id)
         if not as_json:
             summarise(api, session_id)
-        if finished is None or finished["status"] != "completed":
-            raise typer.Exit(1)
+        _exit_as(transcript, prompt_id)
 
 
 def link(api: Client, session_id: str) -> str:
@@ -143,18 +143,18 @@ def follow_session(
     as_json: bool = False,
     verbose: bool = False,
 ) -> Transcript:
-    """Print a session as it goes on, over lost connections, until a turn has ended (or for ever)."""
+    """Print a session as it goes on, over lost connections, until a prompt has ended or was taken back (or for ever)."""
     transcript = Transcript(out(), verbose=verbose)
     transcript.seq = after
     failures = 0
     try:
-        while until is None or until not in transcript.finished:
+        while until is None or until not in transcript.ended:
             try:
                 with api.stream(session_id, transcript.seq) as messages:
                     for message in messages:
                         failures = 0
                         _show(transcript, message, as_json)
-                        if until is not None and until in transcript.finished:
+                        if until is not None and until in transcript.ended:
                             break
             except Unavailable as problem:
                 if failures == 0:
@@ -175,14 +175,19 @@ def follow_session(
     return transcript
 
 
+def _exit_as(transcript: Transcript, prompt_id: str) -> None:
+    """End the command as the prompt has: with exit code 0 when it was completed, else 1."""
+    if transcript.ended[prompt_id] != "completed":
+        raise typer.Exit(1)
+
+
 def _show(transcript: Transcript, message: dict[str, Any], as_json: bool) -> None:
     if message["type"] == "events":
         if as_json:
             for event in message["events"]:
                 if event["seq"] > transcript.seq:
                     transcript.seq = event["seq"]
-                    if event["body"]["kind"] == "turn.finished":
-                        transcript.finished[event["body"]["prompt_id"]] = event["body"]
+                    transcript.note_end(event["body"])
                     print(json.dumps(event, ensure_ascii=False), flush=True)
         else:
             transcript.events(message["events"])
@@ -205,25 +210,12 @@ def summarise(api: Client, session_id: str) -> None:
     out().print(f"Page: {link(api, session_id)}", markup=False, highlight=False)
 
 
-def _cursors() -> Path:
-    return settings().data_dir / "cli-cursors.json"
-
-
-def _read_cursors() -> dict[str, int]:
-    try:
-        found = json.loads(_cursors().read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _keep_cursor(session_id: str, seq: int) -> None:
-    if not settings().data_dir.is_dir():
-        return  # a server elsewhere: there is no place for it here
-    kept = dict(list(({**_read_cursors(), session_id: seq}).items())[-500:])
-    fresh = _cursors().with_suffix(".new")
-    fresh.write_text(json.dumps(kept))
-    fresh.replace(_cursors())
+    reason = cursors.keep(settings().data_dir, session_id, seq)
+    if reason is not None:
+        error_console().print(
+            f"[dim]Where you left could not be kept ({reason}): `sessions attach` will show everything.[/dim]"
+        )
 
 
 # ── openinspect sessions … ────────────────────────────────────────────────────────────────────────
@@ -301,7 +293,7 @@ def attach(
     """Follow a session live, from where one left it. Ctrl-C leaves; the work goes on."""
     with client() as api:
         session_id = find(api, session)
-        after = 0 if from_start else _read_cursors().get(session_id, 0)
+        after = 0 if from_start else cursors.read(settings().data_dir).get(session_id, 0)
         if after and not as_json:
             error_console().print(
                 f"[dim]From event {after} on, where you left it; --from-start shows all.[/dim]"
@@ -315,9 +307,7 @@ def prompt(
     text: Annotated[str, typer.Argument(help="What is to be done next.", show_default=False)],
     model: ModelOption = None,
     effort: EffortOption = None,
-    follow: Annotated[
-        bool, typer.Option("--follow/--detach", help="Follow the work, or leave it to itself.")
-    ] = True,
+    follow: FollowOption = True,
     as_json: JsonFlag = False,
 ) -> None:
     """Add a prompt to a session's queue."""
@@ -326,15 +316,21 @@ def prompt(
         head = api.get(f"/sessions/{session_id}")["head"]
         body = {"text": text, "model": model, "effort": effort, "client_request_id": uuid.uuid4().hex}
         queued = api.post(f"/sessions/{session_id}/prompts", body)
-        if not follow:
-            if as_json:
-                out().print_json(json.dumps(queued))
-            else:
-                out().print(f"{queued['status']}: {queued['id']}", highlight=False)
-            return
-        transcript = follow_session(api, session_id, after=head, until=queued["id"], as_json=as_json)
-        if transcript.finished.get(queued["id"], {}).get("status") != "completed":
-            raise typer.Exit(1)
+        _follow_prompt(api, session_id, head, queued, follow, as_json)
+
+
+def _follow_prompt(
+    api: Client, session_id: str, after: int, queued: dict[str, Any], follow: bool, as_json: bool
+) -> None:
+    """Follow a prompt that was just queued and end as it does, or only say which it is."""
+    if not follow:
+        if as_json:
+            out().print_json(json.dumps(queued))
+        else:
+            out().print(f"{queued['status']}: {queued['id']}", highlight=False)
+        return
+    transcript = follow_session(api, session_id, after=after, until=queued["id"], as_json=as_json)
+    _exit_as(transcript, queued["id"])
 
 
 @sessions.command()
@@ -356,7 +352,7 @@ def cancel(
 
 
 @sessions.command()
-def retry(session: SessionArg) -> None:
+def retry(session: SessionArg, follow: FollowOption = True, as_json: JsonFlag = False) -> None:
     """Run the last prompt again, after it failed or was stopped."""
     with client() as api:
         session_id = find(api, session)
@@ -367,7 +363,7 @@ def retry(session: SessionArg) -> None:
                 "nothing_to_retry", "Nothing has been run in this session yet.", "Give it a prompt."
             )
         queued = api.post(f"/sessions/{session_id}/prompts/{last['id']}/retry")
-        follow_session(api, session_id, after=detail["head"], until=queued["id"])
+        _follow_prompt(api, session_id, detail["head"], queued, follow, as_json)
 
 
 @sessions.command()

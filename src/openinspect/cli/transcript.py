@@ -29,6 +29,8 @@ class Transcript:
         self.verbose = verbose
         self.seq = 0
         self.pull_requests: dict[str, dict[str, Any]] = {}
+        self.ended: dict[str, str] = {}
+        """How each prompt that is over has ended: ``completed``, ``failed``, ``stopped`` or ``cancelled``."""
         self.finished: dict[str, dict[str, Any]] = {}
         """Of each turn its ``turn.finished``."""
         self._open: str | None = None
@@ -78,9 +80,18 @@ class Transcript:
             if event["seq"] <= self.seq:
                 continue
             self.seq = event["seq"]
+            self.note_end(event["body"])
             show = getattr(self, "_on_" + event["body"]["kind"].replace(".", "_"), None)
             if show is not None:
                 show(event["body"])
+
+    def note_end(self, body: dict[str, Any]) -> None:
+        """Note when an event ends a prompt."""
+        if body["kind"] == "turn.finished":
+            self.ended[body["prompt_id"]] = body["status"]
+            self.finished[body["prompt_id"]] = body
+        elif body["kind"] == "prompt.cancelled":
+            self.ended[body["prompt_id"]] = "cancelled"
 
     def _on_text(self, body: dict[str, Any]) -> None:
         self._whole(body)
@@ -91,7 +102,7 @@ class Transcript:
         self._line(f"\n{body['author']['name']}: {body['text']}", "bold")
 
     def _on_prompt_cancelled(self, body: dict[str, Any]) -> None:
-        self._line("The queued prompt was taken back.", "yellow")
+        self._line(f"The queued prompt was taken back by {body['by']['name']}.", "yellow")
 
     def _on_sandbox_changed(self, body: dict[str, Any]) -> None:
         said = {
@@ -180,7 +191,6 @@ class Transcript:
         self._line(f"! The turn goes on: {body['reason']}", "yellow")
 
     def _on_turn_finished(self, body: dict[str, Any]) -> None:
-        self.finished[body["prompt_id"]] = body
         mark, colour = _STATES[body["status"]]
         tokens = body["input_tokens"] + body["output_tokens"]
         self._line(
