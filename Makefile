@@ -39,11 +39,12 @@ bench: ## the measurements of docs/performance.md
 fresh: ## prove demo and test on a bare Debian made for it (takes root)
 	@bash setup/fresh.sh $(ARGS)
 
-lint: ## style and types, of the web app too
+lint: ## style, types and floors, of the web app too
 	@$(BOOTSTRAP) --dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports --no-logo
 	@$(PYTHON) -m setup.webapp
 
 lock: ## pin the dependencies anew (ARGS=--upgrade takes the newest)
