@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from openinspect.cli.client import CLONE_SECONDS
+from openinspect.forges.local.cloning import CloneLimits
+
 
 def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("OPENINSPECT_")}
@@ -81,6 +84,10 @@ def test_doctor_tells_programs_what_it_tells_people(tmp_path: Path) -> None:
     assert {one["state"] for one in findings} <= {"ok", "warning", "failed"}
     assert all(one["remedy"] for one in findings if one["state"] != "ok")
     assert done.returncode == (1 if any(one["state"] == "failed" for one in findings) else 0)
+
+
+def test_a_clone_is_waited_for_longer_than_the_server_gives_it() -> None:
+    assert CloneLimits().seconds < CLONE_SECONDS
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import httpx2
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from openinspect.testing.live_server import LiveServer
 
@@ -86,6 +86,40 @@ def test_a_repository_that_is_none_is_refused_with_a_remedy(visit, watch, tmp_pa
     page.get_by_label("Folder or address").fill(str(tmp_path / "nothing"))
     page.get_by_role("button", name="Add repository").click()
     expect(page.get_by_role("alert")).to_be_visible()
+
+
+def test_a_clone_may_take_longer_than_other_calls(visit, relay) -> None:
+    page = visit()
+    page.add_init_script(  # a tenth of each deadline, so that this test need not wait for the real one
+        "const real = AbortSignal.timeout.bind(AbortSignal); AbortSignal.timeout = (ms) => real(ms / 10);"
+    )
+    page.goto("/settings/repositories")
+    held: list[Route] = []
+    page.route(
+        "**/api/repositories",
+        lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
+    )
+    page.get_by_label("Folder or address").fill("https://code.example/large.git")
+    page.get_by_role("button", name="Add repository").click()
+    expect(page.get_by_role("button", name="Cloning…")).to_be_visible()
+    expect(page.get_by_text("half an hour at most")).to_be_visible()
+    expect(
+        page.get_by_text(re.compile(r"\b4(\.0)? s"))
+    ).to_be_visible()  # beyond the 3 s that another call would have
+    expect(page.get_by_role("alert")).to_have_count(0)
+    held[0].fulfill(
+        status=201,
+        json={
+            **{
+                "id": "repo_1",
+                "name": "large",
+                "location": "/there",
+                "origin_url": "https://code.example/large.git",
+            },
+            **{"default_branch": "main", "created_at": "2026-11-23T00:00:00Z"},
+        },
+    )
+    expect(page.get_by_text("large is ready to be worked on.")).to_be_visible()
 
 
 def test_keys_lead_everywhere(visit, relay, session: str) -> None:

@@ -20,7 +20,8 @@ from openinspect.settings import Settings
 
 SERVER_FILE = "server.json"
 CALL_SECONDS = 60.0
-CLONE_SECONDS = 900.0
+CLONE_SECONDS = 1_860.0
+"""The server gives a clone half an hour; a minute more, so that its own words arrive."""
 STREAM_SILENCE_SECONDS = 60.0
 
 

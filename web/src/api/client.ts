@@ -6,16 +6,20 @@ import type { Attachment } from "./types";
 
 const TIMEOUT_MS = 30_000;
 const UPLOAD_TIMEOUT_MS = 180_000;
+/** The server gives a clone half an hour; a minute more, so that its own words arrive. */
+const CLONE_TIMEOUT_MS = 1_860_000;
 /** Says that the request comes from our own page: no other site can make a browser send it. */
 const OWN_PAGE = { "X-OpenInspect": "1" };
 
 export const SIGNED_OUT = "openinspect:signed-out";
 
-const client = createClient<paths>({
-  baseUrl: "",
-  headers: OWN_PAGE,
-  fetch: (request) => fetch(new Request(request, { signal: AbortSignal.any([request.signal, AbortSignal.timeout(TIMEOUT_MS)]) })),
-});
+const within = (ms: number) => (request: Request) =>
+  fetch(new Request(request, { signal: AbortSignal.any([request.signal, AbortSignal.timeout(ms)]) }));
+
+const client = createClient<paths>({ baseUrl: "", headers: OWN_PAGE, fetch: within(TIMEOUT_MS) });
+
+/** As the `fetch` of a call that clones a repository before it answers. */
+export const whileCloning = within(CLONE_TIMEOUT_MS);
 
 export const { GET, POST, PATCH, DELETE } = client;
 

@@ -1,5 +1,6 @@
 import { Box, Check, ChevronRight, CircleDashed, LoaderCircle, X } from "lucide-react";
-import { useEffect, useState } from "react";
+import { useState } from "react";
+import { Elapsed } from "@/components/ui/elapsed";
 import { duration } from "@/components/ui/words";
 import type { BootItem, BootStepView } from "@/session/items";
 import { Terminal } from "./terminal";
@@ -98,13 +99,4 @@ function Step({ step }: { step: BootStepView }) {
       )}
     </li>
   );
-}
-
-export function Elapsed({ since }: { since: string }) {
-  const [now, setNow] = useState(() => Date.now());
-  useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), 1_000);
-    return () => clearInterval(timer);
-  }, []);
-  return <>{duration(Math.max(0, Math.floor((now - Date.parse(since)) / 1_000) * 1_000)).replace("0 ms", "0 s")}</>;
 }
