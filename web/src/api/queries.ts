@@ -37,12 +37,6 @@ export const sessionsQuery = (filter: SessionFilter) =>
     staleTime: 2_000,
   });
 
-export const sessionQuery = (id: string) =>
-  queryOptions({
-    queryKey: ["session", id],
-    queryFn: () => given(GET("/api/sessions/{session_id}", { params: { path: { session_id: id } } })),
-  });
-
 export const diffQuery = (id: string) =>
   queryOptions({
     queryKey: ["session", id, "diff"],

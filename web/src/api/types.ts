@@ -20,7 +20,6 @@ export type Prompt = Schemas["PromptView"];
 export type PromptStatus = Prompt["status"];
 export type NewPrompt = Schemas["NewPrompt"];
 export type Sandbox = Schemas["SandboxView"];
-export type SandboxState = Sandbox["state"];
 export type Attachment = Schemas["AttachmentInfo"];
 export type Person = Schemas["Person"];
 export type Presence = Schemas["Presence"];

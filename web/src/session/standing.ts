@@ -16,7 +16,7 @@ function waits(standing: SessionDetail, { body }: LogEvent): boolean {
   return standing.activity === "waiting";
 }
 
-export function activityOf(standing: SessionDetail, waiting: boolean): Activity {
+function activityOf(standing: SessionDetail, waiting: boolean): Activity {
   const unfinished = standing.prompts.filter(isUnfinished);
   if (unfinished.length === 0) return "idle";
   if (unfinished.some((one) => one.status === "running")) return waiting ? "waiting" : "running";

@@ -11,8 +11,6 @@ import type { BootItem, FooterItem, Item, NoticeItem, PromptItem, Segment, ToolI
 
 export type OpenPart = { partId: string; turnId: string; kind: "text" | "reasoning"; text: string; length: number };
 
-export type Spend = { costUsd: number; inputTokens: number; outputTokens: number };
-
 type KnownPrompt = {
   author: Person;
   text: string;
@@ -28,8 +26,6 @@ export class Timeline {
   readonly items = new Map<string, Item>();
   readonly segments: Segment[] = [{ id: "start", itemIds: [], version: 0, finished: true }];
   readonly open = new Map<string, OpenPart>();
-  /** What each turn has used so far, as the gateway metered it. */
-  readonly spend = new Map<string, Spend>();
   todos: Todo[] = [];
   /** Ids of items that have changed since `taken` was last called. */
   private touched = new Set<string>();
@@ -85,7 +81,6 @@ export class Timeline {
 
   add(event: LogEvent): void {
     const { body, seq, at } = event;
-    const turn = event.turn_id ?? null;
     const base = { seq, at };
     switch (body.kind) {
       case "prompt.queued":
@@ -244,19 +239,9 @@ export class Timeline {
           "neutral",
           body.new_sha === null ? `Deleted ${shortRef(body.ref)}` : `Pushed ${body.new_sha.slice(0, 7)} to ${shortRef(body.ref)}`,
         );
-      case "model.called": {
-        const key = turn ?? this.runningTurn;
-        if (key !== null) {
-          const spend = this.spend.get(key) ?? { costUsd: 0, inputTokens: 0, outputTokens: 0 };
-          this.spend.set(key, {
-            costUsd: spend.costUsd + (body.cost_usd ?? 0),
-            inputTokens: spend.inputTokens + body.input_tokens + body.cache_read_tokens + body.cache_write_tokens,
-            outputTokens: spend.outputTokens + body.output_tokens,
-          });
-        }
+      case "model.called":
         if (body.error) this.notice(event, "warning", `A call of ${body.provider}/${body.model} failed: ${body.error}`);
         return;
-      }
       case "session.archived":
         return this.notice(event, "neutral", `${body.by.name} archived the session`);
       case "session.restored":
@@ -317,7 +302,6 @@ export class Timeline {
       seq: event.seq,
       at: event.at,
     } satisfies FooterItem);
-    this.spend.delete(body.prompt_id);
     this.closeSegment(body.prompt_id);
   }
 
@@ -442,6 +426,6 @@ export class Timeline {
   }
 }
 
-export function shortRef(ref: string): string {
+function shortRef(ref: string): string {
   return ref.replace(/^refs\/(heads|tags)\//, "");
 }

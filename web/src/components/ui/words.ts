@@ -47,12 +47,6 @@ export function count(value: number): string {
   return `${(value / 1_000_000).toFixed(1)}M`;
 }
 
-export function bytes(value: number): string {
-  if (value < 1_000) return `${value} B`;
-  if (value < 999_500) return `${Math.round(value / 1_000)} kB`;
-  return `${(value / 1_000_000).toFixed(1)} MB`;
-}
-
 export function plural(value: number, one: string, many = `${one}s`): string {
   return `${value} ${value === 1 ? one : many}`;
 }
