@@ -18,8 +18,9 @@ from openinspect.protocol.events import Committed, DiffChanged, SandboxEvent, Wa
 from .agents.contract import Agent
 from .diffs import DiffFailed, repository_diff
 from .door import DoorClient, DoorError
+from .files import write_whole
 from .git import EMPTY_TREE, Git
-from .outbox import Outbox, write_whole
+from .outbox import Outbox
 from .report import TurnReport
 from .repositories import Checkout
 from .wording import line

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from openinspect.protocol.commands import Identity
 
-from .outbox import write_whole
+from .files import write_whole
 from .processes import Account, Finished, run
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"

@@ -10,7 +10,6 @@ Back-pressure: while the spool holds ``limit`` bytes, or its disk is full, ``emi
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,6 +75,8 @@ class Outbox:
         self._socket = state / "bridge.sock"
         self._on_command = on_command
         self._on_refused = on_refused
+        self._order = asyncio.Lock()
+        """Held over the wait for the disk: nothing overtakes what waits, and a number that was noted is nobody else's."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._parts: dict[str, _OpenPart] = {}
         self._closed: list[str] = []
@@ -130,23 +131,25 @@ class Outbox:
         record = encode_record(event, turn_id)
         if self._secret is not None:
             record = record.replace(self._secret, b"[the sandbox's token]")
-        while True:
-            await self._room()
-            number = self._spool.last + 1
-            if note is not None:
-                note(number)
-            try:
-                self._spool.append([record])
-            except OSError:
-                # The disk of the reserved space is full: wait for what is counted to be dropped.
-                await asyncio.sleep(DISK_RETRY_SECONDS)
-                continue
-            break
+        async with self._order:
+            number = await self._append(record, note)
         if closes is not None and self._parts.pop(closes, None) is not None:
             self._closed.append(closes)
         self._dirty.set()
         self._wake.set()
         return number
+
+    async def _append(self, record: bytes, note: Callable[[int], None] | None) -> int:
+        while True:
+            await self._room()
+            number = self._spool.last + 1
+            try:
+                if note is not None:
+                    note(number)
+                return self._spool.append([record])
+            except OSError:
+                # The disk of the reserved space is full: wait for what is counted to be dropped.
+                await asyncio.sleep(DISK_RETRY_SECONDS)
 
     async def _room(self) -> None:
         if self._spool.held_bytes < self._limit and not self._waiting:
@@ -314,16 +317,3 @@ class Outbox:
                 await asyncio.to_thread(self._spool.finish_sync, fds)
             except OSError as error:
                 print(f"openinspect: the spool could not be synced to its disk: {error}", flush=True)
-
-
-def write_whole(path: Path, data: bytes, mode: int = 0o600, *, sync: bool = True) -> None:
-    """Replace a file in one step. With ``sync`` it is safe on disk when it returns; without, safe from the death of any process."""
-    temporary = path.with_name(path.name + ".new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, data)
-        if sync:
-            os.fdatasync(fd)
-    finally:
-        os.close(fd)
-    temporary.replace(path)

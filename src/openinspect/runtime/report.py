@@ -22,11 +22,12 @@ from openinspect.protocol.events import (
     ToolStarted,
 )
 
-from .outbox import Outbox, write_whole
+from .files import append_whole, write_whole
+from .outbox import Outbox
 
 
 class Journal:
-    """Of one turn: the file is begun anew with each prompt."""
+    """Of one turn: the file is begun anew with each prompt. Whatever writes to it raises ``OSError`` when the disk refuses, and may then be tried again."""
 
     def __init__(self, path: Path, last: int) -> None:
         self._path = path
@@ -36,6 +37,7 @@ class Journal:
         self.tools: dict[str, str] = {}
         """Calls that were started and not finished: id → tool."""
         self._fd: int | None = None
+        self._size = 0
         if path.exists():
             self._read(path.read_bytes(), last)
 
@@ -64,9 +66,13 @@ class Journal:
         if not again:
             write_whole(self._path, orjson.dumps({"prompt": prompt_id}) + b"\n", sync=False)
             self.prompt_id, self.attempt, self.known, self.tools = prompt_id, 0, set(), {}
-        if self._fd is not None:
-            os.close(self._fd)
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        former, self._fd = self._fd, os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        if former is not None:
+            os.close(former)
+        self._size = os.fstat(self._fd).st_size
+        if again:
+            # The last line may be torn: what is noted now begins a new one.
+            self._append(b"\n")
         return again
 
     def next_attempt(self) -> int:
@@ -80,12 +86,16 @@ class Journal:
             entry |= {"started": event.call_id, "tool": event.tool}
         elif isinstance(event, ToolFinished):
             entry["finished"] = event.call_id
-        self._apply(entry)
         self._write(entry)
+        self._apply(entry)
 
     def _write(self, entry: dict[str, Any]) -> None:
+        self._append(orjson.dumps(entry) + b"\n")
+
+    def _append(self, written: bytes) -> None:
         if self._fd is not None:
-            os.write(self._fd, orjson.dumps(entry) + b"\n")
+            append_whole(self._fd, self._size, written)
+            self._size += len(written)
 
 
 class TurnReport:

@@ -14,6 +14,8 @@ import struct
 import zlib
 from pathlib import Path
 
+from .files import append_whole
+
 _HEADER = struct.Struct("<II")
 SEGMENT_BYTES = 4 * 1024 * 1024
 MAX_RECORD_BYTES = 3_500_000
@@ -120,13 +122,7 @@ class SpoolWriter:
             pieces.append(_HEADER.pack(len(record), zlib.crc32(record)))
             pieces.append(record)
         data = b"".join(pieces)
-        try:
-            written = 0
-            while written < len(data):
-                written += os.write(self._fd, memoryview(data)[written:] if written else data)
-        except OSError:
-            os.ftruncate(self._fd, self._size)
-            raise
+        append_whole(self._fd, self._size, data)
         self._size += len(data)
         self.last += len(records)
         return self.last

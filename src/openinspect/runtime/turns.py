@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from openinspect.protocol.events import TurnEnded, TurnResumed, Warned
 from .agents.contract import AgentDied, Turn, TurnCutOff, TurnResult
 from .door import DoorClient, DoorError
 from .keeper import Keeper
-from .outbox import Outbox
+from .outbox import DISK_RETRY_SECONDS, Outbox
 from .processes import Census, kill_since
 from .report import Journal, TurnReport
 from .room import Room
@@ -125,7 +126,7 @@ class Turns:
         turn_id = prompt.prompt_id
         if turn_id in self._ended:
             return
-        again = self._journal.begin(turn_id)
+        again = await self._begin(turn_id)
         report = TurnReport(self._outbox, self._journal, turn_id, self._memory, self._tool_finished)
         if report.known("ended"):
             self._ended.add(turn_id)
@@ -191,6 +192,15 @@ class Turns:
         self._over.set()
         self._stopping.discard(turn_id)
         self._outbox.tell(agent=None if self._keeper.agent.group is None else "idle", running=None)
+
+    async def _begin(self, turn_id: str) -> bool:
+        while True:
+            try:
+                return self._journal.begin(turn_id)
+            except OSError as error:
+                # Before anything is done the turn can wait: the disk of the reserved space is the host's, and somebody will clear it up.
+                print(f"openinspect: a turn can't be begun yet: {error}", file=sys.stderr, flush=True)
+                await asyncio.sleep(DISK_RETRY_SECONDS)
 
     async def _look_after(self, report: TurnReport, *, quick: bool) -> None:
         try:

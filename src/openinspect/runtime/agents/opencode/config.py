@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from openinspect.protocol.config import AgentConfig, AgentProvider, Paths
-from openinspect.runtime.outbox import write_whole
+from openinspect.runtime.files import write_whole
 from openinspect.runtime.processes import Account
 
 PACKAGES = {

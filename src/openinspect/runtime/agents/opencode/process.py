@@ -16,7 +16,7 @@ from pathlib import Path
 
 from openinspect.protocol.config import Paths
 from openinspect.runtime.agents.contract import START_SECONDS, AgentUnusable
-from openinspect.runtime.outbox import write_whole
+from openinspect.runtime.files import write_whole
 from openinspect.runtime.processes import (
     DRAIN_SECONDS,
     Account,
