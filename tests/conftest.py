@@ -53,6 +53,13 @@ def database_url(postgres_server: EmbeddedPostgres, _template: str) -> Iterator[
 
 
 @pytest.fixture
+def own_database_url(postgres_server: EmbeddedPostgres, _template: str) -> Iterator[str]:
+    """Like ``database_url``, for one test: where it matters what other tests have left."""
+    with fresh_database(postgres_server.url, template=_template) as url:
+        yield url
+
+
+@pytest.fixture
 def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """A database without any table, for one test."""
     with fresh_database(postgres_server.url, template="template1") as url:

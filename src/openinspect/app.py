@@ -47,6 +47,7 @@ from openinspect.serving import listen_door, listen_tcp, run
 from openinspect.sessions import log as session_log
 from openinspect.sessions import turns, work
 from openinspect.sessions.instructions import INSTRUCTIONS
+from openinspect.sessions.janitor import Janitor
 from openinspect.sessions.keeper import Keeper
 from openinspect.sessions.log import Journal, Logged
 from openinspect.settings import Settings
@@ -93,21 +94,31 @@ class Wiring:
     doors: Doors
     later: Later
 
-    async def background(self, *, jobs: bool = True) -> None:
+    async def background(self) -> None:
         """What runs beside the web servers, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.notices.run())
-            group.create_task(self.services.bridge.checkpoint())
-            group.create_task(_repeat(self.services.presence.repeat, REPEAT_SECONDS))
-            group.create_task(self._catch_up())
-            group.create_task(self._warm())
-            if jobs:
-                group.create_task(run_worker(self.jobs, self.database_url))
+            for helper in (
+                self.notices.run,
+                self.services.bridge.checkpoint,
+                self._repeat_presence,
+                self._catch_up,
+                self._warm,
+            ):
+                group.create_task(_keep_up(helper))
+
+    async def work(self) -> None:
+        """Run jobs, until cancelled."""
+        await run_worker(self.jobs, self.database_url)
 
     async def _warm(self) -> None:
         """What takes a second to import or read, before the first agent waits for it."""
         await asyncio.to_thread(prices.warm)
         await self.doors.tools.warm()
+
+    async def _repeat_presence(self) -> None:
+        while True:
+            await asyncio.sleep(REPEAT_SECONDS)
+            self.services.presence.repeat()
 
     async def _catch_up(self) -> None:
         """A notice may be lost with a connection: look at the heads of what is watched now and then."""
@@ -116,16 +127,11 @@ class Wiring:
             watched = self.services.hub.watched()
             if not watched:
                 continue
-            try:
-                async with self.services.reader.connect() as connection:
-                    found = await connection.exec_driver_sql(
-                        "SELECT id, head FROM sessions WHERE id = ANY(%(ids)s)", {"ids": watched}
-                    )
-                    heads: Any = found.all()
-            except Exception as error:
-                if not is_lost(error):
-                    raise
-                continue  # what is watched is looked at again in two seconds
+            async with self.services.reader.connect() as connection:
+                found = await connection.exec_driver_sql(
+                    "SELECT id, head FROM sessions WHERE id = ANY(%(ids)s)", {"ids": watched}
+                )
+                heads: Any = found.all()
             for session_id, head in heads:
                 self.services.hub.moved(session_id, head)
 
@@ -135,10 +141,15 @@ class Wiring:
         await self.engine.dispose()
 
 
-async def _repeat(action: Callable[[], None], seconds: float) -> None:
+async def _keep_up(helper: Callable[[], Awaitable[None]]) -> None:
+    """A helper that breaks is begun again, until it ends by itself: no defect in one of them may end the server."""
     while True:
-        await asyncio.sleep(seconds)
-        action()
+        try:
+            return await helper()
+        except Exception as error:
+            if not is_lost(error):
+                log.exception("app.helper_failed", helper=helper.__name__)
+        await asyncio.sleep(1.0)
 
 
 def agent_config(settings: Settings) -> AgentConfig:
@@ -148,6 +159,7 @@ def agent_config(settings: Settings) -> AgentConfig:
         default_model=default.id,
         small_model=small_model(default).id,
         instructions=INSTRUCTIONS,
+        question_seconds=settings.question_seconds,
     )
 
 
@@ -170,7 +182,9 @@ def wire(settings: Settings, database_url: str, provider: SandboxProvider | None
     journal = Journal(engine, publish=hub.publish, want=work.want_sandbox)
     blobs = BlobStore(settings.data_dir / "blobs")
     forge = LocalForge(engine, settings.data_dir)
-    keeper = Keeper(journal, provider or LocalProvider(settings), settings, agent_config(settings), blobs)
+    provider = provider or LocalProvider(settings)
+    keeper = Keeper(journal, provider, settings, agent_config(settings))
+    janitor = Janitor(journal, provider, settings, blobs)
     bridge = Bridge(journal, hub, settings)
     journal.command = bridge.hand
     later = Later()
@@ -197,7 +211,7 @@ def wire(settings: Settings, database_url: str, provider: SandboxProvider | None
         forge=forge,
         blobs=blobs,
         defer=defer,
-        watch_stop=lambda prompt_id: later.call(turns.STOP_SECONDS, lambda: keeper.enforce(prompt_id)),
+        watch_stop=lambda prompt_id: later.call(turns.ENFORCE_SECONDS, lambda: keeper.enforce(prompt_id)),
     )
     doors = Doors(journal, forge, settings)
     return Wiring(
@@ -206,7 +220,7 @@ def wire(settings: Settings, database_url: str, provider: SandboxProvider | None
         engine=engine,
         services=services,
         notices=notices,
-        jobs=work.register(keeper),
+        jobs=work.register(keeper, janitor),
         page=create_page(services),
         door=gateway.create_app(journal, bridge, blobs, doors.mounts()),
         doors=doors,
@@ -324,8 +338,8 @@ async def serve(
     on_ready: Callable[[Wiring, people.User, int], Awaitable[None]] | None = None,
     before_end: Callable[[Wiring], Awaitable[None]] | None = None,
 ) -> None:
-    """Run a server until ``stop`` is set. ``on_ready`` is awaited with the wiring, the owner and the port once it answers, ``before_end`` when
-    it no longer does.
+    """Run a server until ``stop`` is set. ``on_ready`` is awaited with the wiring, the owner and the port once it answers, ``before_end`` when it
+    is to end and still answers, but runs no jobs any more.
 
     Raises ``ProblemError`` and ``DatabaseError``, each with a remedy.
     """
@@ -366,29 +380,41 @@ async def _run(
     on_ready: Callable[[Wiring, people.User, int], Awaitable[None]] | None,
     before_end: Callable[[Wiring], Awaitable[None]] | None,
 ) -> None:
-    ready = asyncio.Event()
-    background = asyncio.create_task(wiring.background(jobs=jobs))
-    background.add_done_callback(lambda _task: stop.set())
+    """In the end first the jobs, so that nothing new is begun; then ``before_end``, while sandboxes can still say their last words; then the rest."""
+    ready, closing = asyncio.Event(), asyncio.Event()
+    background = asyncio.create_task(wiring.background())
+    worker = asyncio.create_task(wiring.work()) if jobs else None
     servers = asyncio.create_task(
-        run(wiring.page, wiring.door, tcp, unix, stop, wiring.settings.trusted_proxies, ready)
+        run(wiring.page, wiring.door, tcp, unix, closing, wiring.settings.trusted_proxies, ready)
     )
+    tasks = [task for task in (background, worker, servers) if task is not None]
+    for task in tasks:
+        task.add_done_callback(lambda _task: stop.set())
     servers.add_done_callback(lambda _task: ready.set())
     try:
         await ready.wait()
         if not servers.done() and on_ready is not None:
             await on_ready(wiring, owner, port)
-        await servers
-        if before_end is not None:
+        await stop.wait()
+        if worker is not None:
+            await _end(worker)
+        if before_end is not None and not servers.done():
             await before_end(wiring)
     finally:
-        stop.set()
+        closing.set()
         wiring.services.hub.close_all()
         await asyncio.gather(servers, return_exceptions=True)
-        failed = background.done() and not background.cancelled() and background.exception()
-        background.cancel()
-        await asyncio.gather(background, return_exceptions=True)
-        if failed:
-            raise failed
+        await _end(background)
+        if worker is not None:
+            await _end(worker)
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def run_jobs(settings: Settings, stop: asyncio.Event) -> None:
@@ -397,14 +423,19 @@ async def run_jobs(settings: Settings, stop: asyncio.Event) -> None:
         url = settings.database_url.get_secret_value()
     else:
         url = EmbeddedPostgres(settings.data_dir / "postgres").url
-    wiring = wire(settings, url)
-    worker = asyncio.create_task(run_worker(wiring.jobs, url))
-    listening = asyncio.create_task(wiring.notices.run())
-    waiting = asyncio.create_task(stop.wait())
+    wiring = wire(settings.model_copy(update={"default_model": usable_default(settings)}), url)
+    tasks = [
+        asyncio.create_task(wiring.work()),
+        asyncio.create_task(_keep_up(wiring.notices.run)),
+        asyncio.create_task(stop.wait()),
+    ]
     try:
-        await asyncio.wait({worker, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (worker, listening, waiting):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(worker, listening, waiting, return_exceptions=True)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
         await wiring.aclose()
+    for result in ended:
+        if isinstance(result, Exception):
+            raise result

@@ -165,12 +165,12 @@ def test_a_retry_knows_what_is_done_already(live: LiveServer, tmp_path: Path) ->
 
 def test_fill_the_disk(live: LiveServer) -> None:
     session_id, first = live.session("run: dd if=/dev/zero of=big bs=1M count=2000\nsay: full")
-    finished = _ended_with_reason(live, session_id, first)
+    _ended_with_reason(live, session_id, first)
     events = live.events(session_id)
     outputs = " ".join(
         event["body"].get("output", "") for event in events if event["body"]["kind"] == "tool.finished"
     )
-    assert "No space left" in outputs or "Disk quota" in outputs or finished["status"] == "failed"
+    assert "No space left" in outputs or "Disk quota" in outputs
     again = live.prompt(session_id, "run: rm -f big\nsay: room again")
     assert live.wait(session_id, "turn.finished", 90, prompt_id=again)["body"]["status"] == "completed"
     live.api.call("DELETE", f"/sessions/{session_id}")
@@ -199,4 +199,7 @@ def test_nothing_is_left_behind(live: LiveServer) -> None:
         live.api.call("DELETE", f"/sessions/{one['id']}")
     live.wait_clean()
     disks = live.folder / "sandboxes" / "disks"
-    assert not disks.is_dir() or not [path for path in disks.iterdir() if path.name != "base"]
+    deadline = time.monotonic() + 30
+    while left := [path.name for path in disks.iterdir() if path.name != "base"]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)

@@ -13,6 +13,7 @@ from openinspect.models.accounts import (
     Reservation,
     SessionMissing,
     reserve,
+    sessions_with_abandoned,
     settle,
     settle_abandoned,
 )
@@ -192,14 +193,15 @@ async def test_calls_of_a_dead_server_are_settled_as_failed_and_a_late_end_still
     session_id, prompt_id = await new_session(engine)
     async with engine.begin() as connection:
         call_id = await reserve(connection, a_call(session_id, prompt_id))
-        untouched = await settle_abandoned(connection, datetime.now(UTC) - timedelta(hours=1))
-        assert session_id not in {settled.session_id for settled in untouched}
+        assert not await settle_abandoned(connection, session_id, datetime.now(UTC) - timedelta(hours=1))
     async with engine.begin() as connection:
-        abandoned = await settle_abandoned(connection, datetime.now(UTC) + timedelta(seconds=5))
-    mine = [settled for settled in abandoned if settled.session_id == session_id]
+        soon = datetime.now(UTC) + timedelta(seconds=5)
+        assert session_id in await sessions_with_abandoned(connection, soon)
+        mine = await settle_abandoned(connection, session_id, soon)
     assert len(mine) == 1 and mine[0].event.cost_usd is None and mine[0].event.error
     async with engine.begin() as connection:
-        assert not await settle_abandoned(connection, datetime.now(UTC) + timedelta(seconds=5))
+        assert session_id not in await sessions_with_abandoned(connection, soon)
+        assert not await settle_abandoned(connection, session_id, soon)
         assert await settle(connection, call_id, an_answer(a_call(session_id, prompt_id)))
         assert await settle(connection, call_id, an_answer(a_call(session_id, prompt_id))) is None
     assert await cost_of(engine, session_id) == Decimal("0.0955")

@@ -99,7 +99,7 @@ RETURNING id
 
 _SETTLE = """
 WITH session AS MATERIALIZED (
-    SELECT id FROM sessions WHERE id = %(session)s FOR UPDATE
+    SELECT id FROM sessions WHERE id = %(session)s AND status <> 'deleting' FOR UPDATE
 ), closed AS (
     INSERT INTO model_calls AS call (
         id, session_id, prompt_id, provider, model, scripted, status, reserved_usd, input_tokens, output_tokens,
@@ -229,25 +229,32 @@ def _named(call_id: str, reservation: Reservation) -> dict[str, Any]:
     }
 
 
-async def settle_abandoned(
+async def sessions_with_abandoned(
     connection: AsyncConnection, started_before: datetime, *, limit: int = 500
-) -> list[Settled]:
-    """Settle as failed the calls that began before that time and never ended: their server died. At most ``limit`` at a time, oldest first.
+) -> list[str]:
+    """Sessions with calls that began before that time and never ended, at most ``limit``."""
+    found = await connection.scalars(
+        select(model_calls.c.session_id)
+        .where(model_calls.c.status == "reserved", model_calls.c.started_at < started_before)
+        .distinct()
+        .limit(limit)
+    )
+    return list(found)
 
-    Right after a start, ``started_before`` is when this server started if it is the only one, else two hours ago (no call takes longer).
+
+async def settle_abandoned(
+    connection: AsyncConnection, session_id: str, started_before: datetime
+) -> list[Settled]:
+    """Settle as failed a session's calls that began before that time and never ended: their server died.
+
     What such a call cost is not known: it counts as nothing, and the event says so.
     """
+    # the session's row first, as everybody does
+    await connection.execute(select(sessions.c.id).where(sessions.c.id == session_id).with_for_update())
     calls = model_calls.c
-    oldest = (
-        select(calls.id)
-        .where(calls.status == "reserved", calls.started_at < started_before)
-        .order_by(calls.started_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
     failed = await connection.execute(
         update(model_calls)
-        .where(calls.id.in_(oldest))
+        .where(calls.session_id == session_id, calls.status == "reserved", calls.started_at < started_before)
         .values(status="failed", finished_at=func.now())
         .returning(
             calls.session_id,

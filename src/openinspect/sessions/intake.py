@@ -178,8 +178,12 @@ async def end(
     settings: Settings,
     reason: str = "",
     remedy: str = "",
+    go_on: bool = True,
 ) -> None:
-    """A sandbox has ended as ``stopped``, ``failed`` or ``lost``: so has the turn that ran in it. May be repeated."""
+    """A sandbox has ended as ``stopped``, ``failed`` or ``lost``: so has the turn that ran in it. May be repeated.
+
+    Where things may ``go_on``, the next prompt gets another sandbox at once; else the sweep of the next server gives it one.
+    """
     connection = transaction.connection
     session_id: str = sandbox["session_id"]
     await connection.execute(select(sessions.c.id).where(sessions.c.id == session_id).with_for_update())
@@ -214,7 +218,7 @@ async def end(
     prompt = running.one_or_none()
     if prompt is not None:
         if prompt.stop_requested_at is not None:
-            await turns.finish(transaction, prompt.id, "stopped", settings)
+            await turns.finish(transaction, prompt.id, "stopped", settings, go_on=go_on)
         else:
             await turns.finish(
                 transaction,
@@ -223,11 +227,12 @@ async def end(
                 settings,
                 reason or "The sandbox ended while the turn was running.",
                 remedy or "Retry: the files are kept, and what is already done is not done again.",
+                go_on=go_on,
             )
-    elif row.ready_at is None and state != "stopped":
+        return
+    if row.ready_at is None and state != "stopped":
         await turns.fail_queued(
             transaction, session_id, reason or "The sandbox did not start.", remedy or "Retry."
         )
-        await turns.advance(transaction, session_id, settings, locked=True)
-    else:
+    if go_on:
         await turns.advance(transaction, session_id, settings, locked=True)

@@ -1,16 +1,16 @@
-"""The sweep: which rows need a job and have none. The rows tell, so that nothing depends on a job that a crash has swallowed.
+"""The sweep: which rows need a job and have none. The rows tell, by the database's clock, so that nothing depends on a job that a crash has swallowed.
 
 One statement, because every worker asks it every two seconds for as long as it runs.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    DateTime,
+    Interval,
     Select,
     bindparam,
     func,
@@ -33,25 +33,15 @@ _AT_ONCE = 1_000
 
 async def due(engine: AsyncEngine, settings: Settings) -> list[tuple[str, str]]:
     """Names of jobs, each with the id of the row that it is about; at most 1,000 of a name, the rest with the next sweep."""
-    now = datetime.now(UTC)
-    times = {
-        "now": now,
-        "unseen": now - timedelta(seconds=UNSEEN_SECONDS),
-        "idle": now - timedelta(seconds=settings.sandbox_idle_seconds),
-        "unstopped": now - timedelta(seconds=turns.STOP_SECONDS),
-    }
     async with engine.connect() as connection:
-        return sorted((row.name, row.id) for row in await connection.execute(_DUE, times))
+        found = await connection.execute(_DUE, {"idle": timedelta(seconds=settings.sandbox_idle_seconds)})
+        return sorted((row.name, row.id) for row in found)
 
 
 def _found(name: str, about: ColumnElement[str], *where: ColumnElement[bool]) -> Select[str, Any]:
     # in parentheses by way of a subquery: a limit of its own for each
     found = select(about.label("id")).where(*where).distinct().limit(_AT_ONCE).subquery()
     return select(literal(name).label("name"), found.c.id)
-
-
-def _time(name: str) -> ColumnElement[datetime]:
-    return bindparam(name, type_=DateTime(timezone=True))
 
 
 _DUE = union_all(
@@ -61,18 +51,25 @@ _DUE = union_all(
         sandboxes.c.state.in_(turns.LIVE_STATES),
         or_(
             sandboxes.c.state != "ready",
-            sandboxes.c.deadline_at < _time("now"),
-            func.coalesce(sandboxes.c.last_seen_at, sandboxes.c.created_at) < _time("unseen"),
+            sandboxes.c.deadline_at < func.now(),
+            func.coalesce(sandboxes.c.last_seen_at, sandboxes.c.created_at)
+            < func.now() - timedelta(seconds=UNSEEN_SECONDS),
         ),
     ),
     _found(
-        "sandbox.stop_idle", sandboxes.c.id, sandboxes.c.state == "ready", sandboxes.c.idle_at < _time("idle")
+        "sandbox.stop_idle",
+        sandboxes.c.id,
+        sandboxes.c.state == "ready",
+        sandboxes.c.idle_at < func.now() - bindparam("idle", type_=Interval),
     ),
     _found(
         "prompt.enforce",
         prompts.c.id,
         prompts.c.status == "running",
-        or_(prompts.c.stop_requested_at < _time("unstopped"), prompts.c.deadline_at < _time("now")),
+        or_(
+            prompts.c.stop_requested_at < func.now() - timedelta(seconds=turns.ENFORCE_SECONDS),
+            prompts.c.deadline_at < func.now(),
+        ),
     ),
     _found(
         "session.advance",

@@ -7,13 +7,16 @@
 transaction as whatever may have made a next thing possible (a prompt, the end of a turn, a sandbox that is ready) and by the sweep, so that
 nothing depends on a call that a crash has swallowed. It takes the session's row lock and waits for nothing else.
 
-Deadlines: a running turn has ``turn_seconds``; a requested stop has ``STOP_SECONDS``, then the sandbox is ended and the turn with it.
+       └──the sandbox can't be started──▶ failed
+
+Deadlines, by the database's clock: a running turn has ``turn_seconds``; a requested stop has ``ENFORCE_SECONDS``, then the sandbox is ended and
+the turn with it.
 Silence never ends a turn.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Literal
 
 from sqlalchemy import delete, func, insert, select, update
@@ -47,6 +50,9 @@ from openinspect.settings import Settings
 from .log import Transaction
 
 STOP_SECONDS = 5.0
+"""A stopped turn has ended by then, always."""
+ENFORCE_SECONDS = 4.5
+"""What has not ended by itself by then is ended from outside."""
 LIVE_STATES = ("requested", "booting", "ready", "stopping")
 COMMITTER = Identity(name="Open-Inspect", email="agent@open-inspect.invalid")
 AGENT = Person(id=None, name="Open-Inspect")
@@ -121,7 +127,7 @@ async def request_sandbox(
             provider=provider,
             state="requested",
             token_hash=f"none:{sandbox_id}",  # nobody's: the token is made when the sandbox is started
-            deadline_at=datetime.now(UTC) + timedelta(seconds=settings.sandbox_boot_seconds),
+            deadline_at=func.now() + timedelta(seconds=settings.sandbox_boot_seconds),
         )
     )
     targets = await connection.execute(
@@ -261,8 +267,12 @@ async def finish(
     settings: Settings,
     reason: str = "",
     remedy: str = "",
+    go_on: bool = True,
 ) -> bool:
-    """End a running turn, and begin the next. False when it had ended already."""
+    """End a running turn, and begin the next where things may ``go_on``. False when it had ended already.
+
+    The transaction has the session's row locked.
+    """
     connection = transaction.connection
     ended = await connection.execute(
         update(prompts)
@@ -308,7 +318,8 @@ async def finish(
     await connection.execute(
         update(sandboxes).where(sandboxes.c.id == prompt["sandbox_id"]).values(idle_at=func.now())
     )
-    await advance(transaction, session_id, settings, locked=True)
+    if go_on:
+        await advance(transaction, session_id, settings, locked=True)
     return True
 
 

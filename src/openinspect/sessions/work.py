@@ -14,37 +14,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from openinspect.db.engine import transaction
 from openinspect.jobs import Jobs, defer
 
+from .janitor import Janitor
 from .keeper import Keeper
 from .sweep import due
 
 SWEEP_SECONDS = 2
 TIDY_SECONDS = 30
+PRUNE_SECONDS = 600
 _LONGEST_CALL = timedelta(hours=2)
 
 
-def register(keeper: Keeper) -> Jobs:
+def register(keeper: Keeper, janitor: Janitor) -> Jobs:
     """The jobs that a worker of this server runs."""
     jobs = Jobs()
 
-    @jobs.job("sandbox.check")
-    async def check(id: str) -> None:
-        await keeper.check(id)
-
-    @jobs.job("sandbox.stop_idle")
-    async def stop_idle(id: str) -> None:
-        await keeper.stop_idle(id)
-
-    @jobs.job("prompt.enforce")
-    async def enforce(id: str) -> None:
-        await keeper.enforce(id)
-
-    @jobs.job("session.advance")
-    async def advance(id: str) -> None:
-        await keeper.advance(id)
-
-    @jobs.job("session.delete")
-    async def delete(id: str) -> None:
-        await keeper.delete(id)
+    for name, method in (
+        ("sandbox.check", keeper.check),
+        ("sandbox.stop_idle", keeper.stop_idle),
+        ("prompt.enforce", keeper.enforce),
+        ("session.advance", keeper.advance),
+        ("session.delete", janitor.delete),
+    ):
+        _about_one(jobs, name, method)
 
     @jobs.periodic("sweep", every=SWEEP_SECONDS)
     async def sweep() -> None:
@@ -54,13 +45,25 @@ def register(keeper: Keeper) -> Jobs:
                 for name, one in found:
                     await defer_about(connection, name, one)
 
-    @jobs.periodic("tidy", every=TIDY_SECONDS)
-    async def tidy() -> None:
-        await keeper.reap()
-        await keeper.prune_attachments()
-        await keeper.settle_abandoned_calls(datetime.now(UTC) - _LONGEST_CALL)
+    @jobs.periodic("reap", every=TIDY_SECONDS)
+    async def reap() -> None:
+        await janitor.reap()
+
+    @jobs.periodic("attachments.prune", every=PRUNE_SECONDS)
+    async def prune_attachments() -> None:
+        await janitor.prune_attachments()
+
+    @jobs.periodic("calls.settle", every=TIDY_SECONDS)
+    async def settle_abandoned_calls() -> None:
+        await janitor.settle_abandoned_calls(datetime.now(UTC) - _LONGEST_CALL)
 
     return jobs
+
+
+def _about_one(jobs: Jobs, name: str, method: Callable[[str], Awaitable[None]]) -> None:
+    @jobs.job(name)
+    async def run(id: str) -> None:
+        await method(id)
 
 
 async def defer_about(

@@ -150,7 +150,9 @@ async def running_server(
         owner = await people.ensure_owner(connection, "Test Owner", "owner@example.com")
         token, _ = await credentials.make_token(connection, owner.id, "test", ["*"], None)
     stop, ready = asyncio.Event(), asyncio.Event()
-    background = asyncio.create_task(wiring.background(jobs=jobs))
+    background = [asyncio.create_task(wiring.background())]
+    if jobs:
+        background.append(asyncio.create_task(wiring.work()))
     servers = asyncio.create_task(run(wiring.page, wiring.door, tcp, door, stop, [], ready))
     try:
         async with asyncio.timeout(20):
@@ -165,8 +167,9 @@ async def running_server(
         for box_id in await provider.list_boxes():
             await provider.release(box_id, None)
         await asyncio.gather(servers, return_exceptions=True)
-        background.cancel()
-        await asyncio.gather(background, return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await wiring.aclose()
         tcp.close()
         door.close()
