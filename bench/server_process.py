@@ -20,7 +20,7 @@ import httpx2
 
 from openinspect.db.migrate import migrate
 from openinspect.db.postgres import EmbeddedPostgres
-from openinspect.sandboxes.provider import BoxSpec, BoxStatus, Finding, Handle
+from openinspect.sandboxes.provider import BoxSpec, BoxStatus, Finding, Handle, Spooled
 from openinspect.testing.running_server import RunningServer, Watching, running_server
 from openinspect.testing.sandbox_double import SandboxDouble
 
@@ -48,6 +48,9 @@ class _HandedOut:
 
     async def stop(self, handle: Handle, grace: float = 5.0) -> None:
         pass
+
+    async def spooled(self, box_id: str, handle: Handle | None, after: int) -> Spooled:
+        return Spooled(after + 1, [])
 
     async def release(self, box_id: str, handle: Handle | None) -> None:
         (self.folder / box_id).unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from .files import append_whole
@@ -27,21 +28,28 @@ def _segments(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(path.stem), path) for path in folder.glob("*.seg") if path.stem.isdigit())
 
 
-def _intact(path: Path) -> tuple[int, int]:
-    """How many records from the start are whole, and where the last of them ends."""
-    data = path.read_bytes()
-    offset = count = 0
+def _spans(data: bytes) -> Iterator[tuple[int, int]]:
+    """Where each record lies, up to the first that is not whole."""
+    offset = 0
     while offset + _HEADER.size <= len(data):
         length, checksum = _HEADER.unpack_from(data, offset)
-        end = offset + _HEADER.size + length
-        if (
-            length == 0
-            or end > len(data)
-            or zlib.crc32(memoryview(data)[offset + _HEADER.size : end]) != checksum
-        ):
-            break
-        offset, count = end, count + 1
-    return count, offset
+        begin = offset + _HEADER.size
+        offset = begin + length
+        if length == 0 or offset > len(data) or zlib.crc32(memoryview(data)[begin:offset]) != checksum:
+            return
+        yield begin, offset
+
+
+def _intact(path: Path) -> tuple[int, int]:
+    """How many records from the start are whole, and where the last of them ends."""
+    ends = [end for _, end in _spans(path.read_bytes())]
+    return len(ends), ends[-1] if ends else 0
+
+
+def whole_records(data: bytes) -> Iterator[bytes]:
+    """The records of a segment whose writer is dead: what comes behind the first that is torn, or was never one, is left out."""
+    for begin, end in _spans(data):
+        yield data[begin:end]
 
 
 class SpoolWriter:

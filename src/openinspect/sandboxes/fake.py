@@ -26,11 +26,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from openinspect.sandboxes import spools
 from openinspect.sandboxes.local import kernel, plan, processes
 from openinspect.sandboxes.local.output import Output, tail
 from openinspect.sandboxes.local.processes import Process
 from openinspect.sandboxes.local.signals import Signals
-from openinspect.sandboxes.provider import BoxSpec, BoxStatus, Finding, Handle, ProviderError
+from openinspect.sandboxes.provider import BoxSpec, BoxStatus, Finding, Handle, ProviderError, Spooled
 from openinspect.settings import Settings
 
 _INSIDE_DOOR = "/opt/openinspect/door/"
@@ -58,6 +59,9 @@ class UnisolatedProvider:
 
     async def stop(self, handle: Handle, grace: float = 5.0) -> None:
         await asyncio.to_thread(_stop, self._boxes / handle["box"], grace)
+
+    async def spooled(self, box_id: str, handle: Handle | None, after: int) -> Spooled:
+        return await asyncio.to_thread(spools.read, self._boxes / box_id / plan.STATE, after)
 
     async def release(self, box_id: str, handle: Handle | None) -> None:
         await asyncio.to_thread(self._release, box_id)

@@ -14,6 +14,9 @@ Rules
     - ``stop`` ends every process in the box within ``grace`` seconds plus one, and keeps the disk. Stopping what is not there is no error.
     - ``release`` removes all that the box had (processes, mounts, cgroups, folders) but not its disk; ``delete_disk`` removes that.
       Both may be repeated.
+    - ``spooled`` gives what a box that has ended said and nobody counted: between its end and its ``release``, also after a crash of the
+      machine. What it gives is a sandbox's word, whatever a provider reads it from: bounded in size, and no more to be trusted than what
+      comes over the bridge.
     - ``list_boxes`` names every box that exists on the host, so that the janitor can release those that no row knows.
     - A provider never falls back to a weaker isolation than it names. What the host can't do is a ``Finding`` and a
       ``ProviderUnavailable``, with a remedy.
@@ -34,7 +37,7 @@ What a box looks like from inside
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -42,6 +45,9 @@ from openinspect.protocol.config import RuntimeConfig
 
 Handle = dict[str, Any]
 """The provider's own words for finding a box again; stored with the row, JSON only."""
+
+
+MOST_SPOOLED = 1_000
 
 
 class Limits(BaseModel):
@@ -75,6 +81,14 @@ class BoxStatus(BaseModel):
     """Such as "killed: out of memory (limit 4096 MiB)", where it is known."""
     log_tail: str = ""
     """At most 16 KiB of what the runtime printed last."""
+
+
+class Spooled(NamedTuple):
+    """Records of a box's spool, each the bytes of a ``protocol.frames.SandboxRecord``."""
+
+    first: int
+    """Number of the first record; the others follow without a gap."""
+    records: list[bytes]
 
 
 class Finding(BaseModel):
@@ -115,6 +129,10 @@ class SandboxProvider(Protocol):
     async def status(self, handle: Handle) -> BoxStatus: ...
 
     async def stop(self, handle: Handle, grace: float = 5.0) -> None: ...
+
+    async def spooled(self, box_id: str, handle: Handle | None, after: int) -> Spooled:
+        """Some of the records that follow number ``after``, at most ``MOST_SPOOLED`` and a few MiB; none when there are no more, or no such box."""
+        ...
 
     async def release(self, box_id: str, handle: Handle | None) -> None: ...
 

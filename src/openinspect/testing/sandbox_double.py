@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from openinspect.protocol import PROTOCOL_VERSION
 from openinspect.protocol import events as e
 from openinspect.protocol.frames import MAX_EVENTS_PER_FRAME
-from openinspect.sandboxes.provider import BoxSpec, BoxStatus, Finding, Handle
+from openinspect.sandboxes.provider import MOST_SPOOLED, BoxSpec, BoxStatus, Finding, Handle, Spooled
 
 
 class SandboxDouble:
@@ -166,8 +166,6 @@ async def answer_everything(double: SandboxDouble) -> None:
                 e.TurnEnded(outcome="completed"),
                 turn_id=turn,
             )
-        elif command["kind"] == "shutdown":
-            return
 
 
 class DoubleProvider:
@@ -180,6 +178,8 @@ class DoubleProvider:
         self.behaviour = behaviour
         self.boxes: dict[str, SandboxDouble] = {}
         self.disks: set[str] = set()
+        self.left: dict[str, list[bytes]] = {}
+        """What a box that has ended has in its spool, from number 1 on: a test puts it there."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._new: asyncio.Queue[SandboxDouble] = asyncio.Queue()
 
@@ -209,6 +209,9 @@ class DoubleProvider:
 
     async def stop(self, handle: Handle, grace: float = 5.0) -> None:
         await self.release(handle["box_id"], handle)
+
+    async def spooled(self, box_id: str, handle: Handle | None, after: int) -> Spooled:
+        return Spooled(after + 1, self.left.get(box_id, [])[after : after + MOST_SPOOLED])
 
     async def release(self, box_id: str, handle: Handle | None) -> None:
         task = self._tasks.pop(box_id, None)

@@ -6,6 +6,7 @@ the provider itself remembers nothing, so any server process can call any method
 
     create    folder, lock, plan → launcher (at most 20 s) → handle. A holder that lives is found by its lock on ``holder.lock``
     stop      SIGTERM to the holder, who passes it on; after ``grace`` SIGKILL to the holder and to the box's first process
+    spooled   from the box's folder (see ``sandboxes.spools``)
     release   stop without grace, cgroups, folder. The folder goes last, so that a release that was interrupted is seen by ``list_boxes``
 
 Blocking work runs in threads, which a cancelled call waits for. Raises ``ProviderError`` and ``ProviderUnavailable`` only, and ``ValueError`` for an id that can't be a folder's
@@ -30,6 +31,7 @@ from typing import Any
 
 from anyio.to_thread import run_sync
 
+from openinspect.sandboxes import spools
 from openinspect.sandboxes.provider import (
     BoxSpec,
     BoxStatus,
@@ -37,6 +39,7 @@ from openinspect.sandboxes.provider import (
     Handle,
     ProviderError,
     ProviderUnavailable,
+    Spooled,
 )
 from openinspect.settings import Settings
 
@@ -91,6 +94,10 @@ class LocalProvider:
     async def stop(self, handle: Handle, grace: float = 5.0) -> None:
         with _translated():
             await run_sync(_stop, self._box(handle["box"]), _process(handle), grace)
+
+    async def spooled(self, box_id: str, handle: Handle | None, after: int) -> Spooled:
+        with _translated():
+            return await run_sync(spools.read, self._box(box_id) / plan.STATE, after)
 
     async def release(self, box_id: str, handle: Handle | None) -> None:
         with _translated():
