@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -47,22 +49,46 @@ async def _forge(_request: Request, error: forge_errors.ForgeError) -> JSONRespo
     return answer(
         _FORGE_STATUS.get(error.code, 503 if error.retryable else 409),
         error.code,
-        f"{error.reason}.".replace("..", "."),
+        error.reason if error.reason.endswith(".") else f"{error.reason}.",
         error.remedy,
     )
 
 
+_FAULTS = {
+    "missing": "{name} is missing",
+    "string_too_long": "{name} is longer than {max_length:,} characters",
+    "string_too_short": "{name} is shorter than {min_length:,} characters",
+    "too_long": "{name} has more than {max_length:,} entries",
+    "greater_than": "{name} must be more than {gt}",
+    "greater_than_equal": "{name} must be at least {ge}",
+    "less_than": "{name} must be less than {lt}",
+    "less_than_equal": "{name} must be at most {le}",
+    "string_pattern_mismatch": "{name} has characters that are not allowed there",
+    "extra_forbidden": "{name} is not known here",
+    "int_parsing": "{name} must be a whole number",
+    "string_type": "{name} must be a text",
+    "json_invalid": "the body is not JSON",
+}
+"""In a person's words; of the others pydantic's own."""
+
+
+def _fault(fault: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0])
+    words = _FAULTS.get(fault["type"], "{name}: " + str(fault["msg"]).replace("{", "{{").replace("}", "}}"))
+    return words.format(**{"name": f"“{place}”", **fault.get("ctx", {})})
+
+
 async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-    faults = error.errors()[:3]
-    told = "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc'][1:]) or fault['loc'][0]}: {fault['msg']}"
-        for fault in faults
-    )
+    faults = error.errors()
+    told = "; ".join(_fault(fault) for fault in faults[:3])
+    shorten = all(fault["type"] == "string_too_long" for fault in faults)
     return answer(
         422,
         "invalid_request",
-        f"The request could not be understood: {told}.",
-        "See /api/docs for what this address takes.",
+        f"The request can't be used: {told}.",
+        "Shorten it; what is long can be put into a file of the repository."
+        if shorten
+        else "See /api/docs for what this address takes.",
     )
 
 
