@@ -18,16 +18,21 @@ from openinspect.settings import Settings
 from openinspect.testing.scripted_model import ScriptedModel
 
 START_SECONDS = 60.0
+_COMMAND = (sys.executable, "-m", "openinspect")
 
 
 class LiveServer:
     """``with LiveServer(folder) as live``; ``live.api`` is a client with the owner's token."""
 
-    def __init__(self, folder: Path, *, script: str = "playground", **environment: str) -> None:
+    def __init__(
+        self, folder: Path, *, script: str = "playground", jobs: bool = True, **environment: str
+    ) -> None:
+        """Without ``jobs`` the server runs none: an ``openinspect worker`` has to, with ``environment``."""
         self.folder = folder
         self.settings = Settings.model_validate({"data_dir": folder})
         self.model = ScriptedModel(script, delay_ms=0)
         self._environment = environment
+        self._jobs = jobs
         self.process: subprocess.Popen[bytes] | None = None
         self.record: ServerRecord | None = None
 
@@ -46,20 +51,25 @@ class LiveServer:
         assert self.record is not None
         return Client(self.record.url, self.record.token)
 
-    def start(self) -> None:
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the server's own processes are started with."""
         kept = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
+        return {
+            **kept,
+            "OPENINSPECT_DATA_DIR": str(self.folder),
+            "OPENINSPECT_SCRIPTED_MODEL_URL": self.model.url,
+            **self._environment,
+        }
+
+    def start(self) -> None:
         with (self.folder / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "openinspect", "up", "--no-link", "--port", "0"],
+                [*_COMMAND, "up", "--no-link", "--port", "0", "--jobs" if self._jobs else "--no-jobs"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={
-                    **kept,
-                    "OPENINSPECT_DATA_DIR": str(self.folder),
-                    "OPENINSPECT_SCRIPTED_MODEL_URL": self.model.url,
-                    **self._environment,
-                },
+                env=self.environment,
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
