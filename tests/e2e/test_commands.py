@@ -88,11 +88,40 @@ def test_a_prompt_becomes_a_merged_pull_request(live: LiveServer, tmp_path: Path
     assert session["id"][-8:] not in _run(live, "sessions", "list")
 
 
+def test_an_empty_repository_gets_its_first_commit(live: LiveServer, tmp_path: Path) -> None:
+    repository = tmp_path / "fresh"
+    subprocess.run(["git", "init", "-q", "-b", "main", str(repository)], check=True)
+    assert "none yet, it is empty" in _run(live, "repos", "add", str(repository))
+    text = "\n".join(
+        (
+            "write a.txt: x",
+            "run: git add -A && git commit -q -m 'The first' && git push -q -u origin HEAD",
+            "say: done",
+        )
+    )
+    said = _run(live, "run", text, "--repo", "fresh")
+    assert "fresh is empty: the work begins with its first commit" in said
+    assert "● commit" in said
+    session = json.loads(_run(live, "sessions", "list", "--json"))[0]
+    branch = session["targets"][0]["work_branch"]
+    told = subprocess.run(
+        ["git", "log", "--format=%s", branch], cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.splitlines() == ["The first"]
+    (diff,) = live.api.get(f"/sessions/{session['id']}/diff")["repositories"]
+    assert [(file["path"], file["status"]) for file in diff["files"]] == [("a.txt", "added")]
+    live.api.call("DELETE", f"/sessions/{session['id']}")
+
+
 def test_bad_requests_say_what_to_do(live: LiveServer, tmp_path: Path) -> None:
-    for arguments in (
-        ("run", "do it", "--repo", str(tmp_path / "nowhere")),
-        ("run", "do it", "--model", "anthropic/claude-nonesuch"),
-        ("sessions", "show", "zzzzzzzz"),
+    create_sample_repository(tmp_path / "gadgets")
+    (tmp_path / "plain").mkdir()
+    for words, arguments in (
+        ("nowhere", ("run", "do it", "--repo", str(tmp_path / "nowhere"))),
+        ("is not a git repository", ("run", "do it", "--repo", str(tmp_path / "plain"))),
+        ("no branch “nope”", ("run", "do it", "--repo", str(tmp_path / "gadgets"), "--branch", "nope")),
+        ("claude-nonesuch", ("run", "do it", "--model", "anthropic/claude-nonesuch")),
+        ("zzzzzzzz", ("sessions", "show", "zzzzzzzz")),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "openinspect", *arguments],
@@ -104,6 +133,7 @@ def test_bad_requests_say_what_to_do(live: LiveServer, tmp_path: Path) -> None:
         )
         assert done.returncode == 1
         assert "error: " in done.stderr
+        assert words in done.stderr
         assert "→" in done.stderr
         assert "Traceback" not in done.stderr
 
