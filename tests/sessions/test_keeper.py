@@ -250,3 +250,14 @@ async def test_a_turn_that_ends_while_it_is_stopped_is_no_deadlock(
             )
             await server.until_status(session["id"], prompt, "stopped")
             await server.http.delete(f"/api/sessions/{session['id']}")
+
+
+async def test_what_sandboxes_do_makes_no_session_newer(own_database_url: str, tmp_path: Path) -> None:
+    async with running_server(own_database_url, tmp_path) as server:
+        session = await server.session("hello")
+        await server.until_status(session["id"], session["prompts"][0]["id"], "completed")
+        before = (await server.get(f"/sessions/{session['id']}"))["updated_at"]
+        await _keeper(server).stop_all("Stopped: a test shuts down.")
+        after = await server.get(f"/sessions/{session['id']}")
+        assert after["sandbox"]["state"] == "stopped"
+        assert after["updated_at"] == before

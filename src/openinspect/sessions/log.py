@@ -79,10 +79,15 @@ def encode_body(body: BaseModel) -> bytes:
     return orjson.dumps(_without_nul(orjson.loads(encoded))) if rb"\u0000" in encoded else encoded
 
 
+_HOUSEKEEPING = frozenset(
+    ("sandbox.changed", "sandbox.ready", "boot.step", "boot.log", "checked_out", "agent.restarted")
+)
+"""Nothing that makes a session newer in somebody's list: a restart of the server must not shuffle it."""
+
 # the arrays go in binary (%b): as text each quotation mark of the JSON would have to be escaped
 _APPEND = """
 WITH taken AS (
-    UPDATE sessions SET head = head + %(count)s, updated_at = now()
+    UPDATE sessions SET head = head + %(count)s, updated_at = CASE WHEN %(quiet)s THEN updated_at ELSE now() END
     WHERE id = %(session)s AND status <> 'deleting' RETURNING head - %(count)s AS base
 ), added AS (
     INSERT INTO events (session_id, seq, kind, turn_id, body, at)
@@ -135,6 +140,7 @@ class Transaction:
             _APPEND,
             {
                 "count": len(records),
+                "quiet": _HOUSEKEEPING.issuperset(kinds),
                 "session": session_id,
                 "at": at,
                 "kinds": kinds,
