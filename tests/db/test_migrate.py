@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from openinspect.db.engine import create_engine
 from openinspect.db.job_tables import upgrade_job_tables
-from openinspect.db.migrate import DatabaseTooNew, migrate
+from openinspect.db.migrate import DatabaseTooNew, _config, migrate
 from openinspect.db.tables import metadata
 
 
@@ -103,4 +106,51 @@ async def test_job_tables_of_an_older_procrastinate_are_brought_up_to_date(empty
         )
         await upgrade_job_tables(connection)
         assert list((await connection.execute(names)).scalars()) == before
+    await engine.dispose()
+
+
+@pytest.mark.anyio
+async def test_people_of_one_address_are_told_apart_and_nothing_else_is_lost(empty_database_url: str) -> None:
+    """The second migration, on a database that the first release has written to."""
+    engine = create_engine(empty_database_url)
+    add = text("INSERT INTO users (id, name, email, role, created_at) VALUES (:i, :i, :e, 'member', :at)")
+    people = [
+        ("usr_3", "Sam@Example.com", 3),
+        ("usr_1", "sam@example.com", 1),
+        ("usr_2", "sam@example.com", 1),
+        ("usr_4", "kim@example.com", 4),
+        ("usr_5", "no address", 5),
+        ("usr_6", "no address", 6),
+    ]
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda sync: command.upgrade(_config(sync), "0001"))
+        for identifier, email, day in people:
+            at = datetime(2026, 1, day, tzinfo=UTC)
+            await connection.execute(add, {"i": identifier, "e": email, "at": at})
+        await connection.execute(
+            text("INSERT INTO sessions (id, owner_id, model) VALUES ('ses_1', 'usr_3', 'a/b')")
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO prompts (id, session_id, position, author_id, text, status, fingerprint)"
+                " VALUES ('prm_1', 'ses_1', 1, 'usr_3', 'kept', 'queued', 'x')"
+            )
+        )
+    await migrate(empty_database_url)
+    async with engine.begin() as connection:
+        found = await connection.execute(text("SELECT id, email FROM users ORDER BY id"))
+        assert [tuple(row) for row in found] == [
+            ("usr_1", "sam@example.com"),
+            ("usr_2", "sam+usr_2@example.com"),
+            ("usr_3", "Sam+usr_3@Example.com"),
+            ("usr_4", "kim@example.com"),
+            ("usr_5", "no address"),
+            ("usr_6", "no address+usr_6"),
+        ]
+        assert (await connection.execute(text("SELECT text FROM prompts"))).scalar() == "kept"
+    with pytest.raises(IntegrityError, match="uq_users_email"):
+        async with engine.begin() as connection:
+            await connection.execute(
+                add, {"i": "usr_7", "e": "KIM@example.com", "at": datetime(2026, 1, 7, tzinfo=UTC)}
+            )
     await engine.dispose()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import orjson
 import pytest
 import websockets
 
+from openinspect.api import stream_routes
+from openinspect.identity import credentials, people
 from openinspect.live import hub
 from openinspect.protocol import events as e
 from openinspect.testing.running_server import RunningServer, running_server
@@ -149,33 +154,6 @@ async def test_a_ticket_works_once_and_for_one_session(database_url: str, tmp_pa
             assert await use(rubbish) == 4400
 
 
-async def test_presence_is_told_between_processes(database_url: str, tmp_path: Path) -> None:
-    async with (
-        running_server(database_url, tmp_path / "a") as one,
-        running_server(database_url, tmp_path / "b", jobs=False) as two,
-    ):
-        session = await one.session()
-        async with one.watch(session["id"]) as here:
-            await here.until_synced()
-            # the other server is another process to this one only if it calls itself otherwise
-            two.wiring.services.presence.heard(
-                orjson.dumps(
-                    {
-                        "from": "another",
-                        "session": session["id"],
-                        "people": [
-                            {"user_id": "usr_other", "name": "Other", "state": "active", "typing": True}
-                        ],
-                    }
-                ).decode()
-            )
-            assert [p.name for p in two.wiring.services.presence.people(session["id"])] == ["Other"]
-            await here.socket.send(orjson.dumps({"type": "here", "state": "active", "typing": True}).decode())
-            async with asyncio.timeout(10):
-                while not (here.people and here.people[0]["typing"]):
-                    await here.next()
-
-
 async def test_server_sent_events_resume_by_their_id(database_url: str, tmp_path: Path) -> None:
     async with running_server(database_url, tmp_path) as server:
         session = await server.session("say hello")
@@ -197,3 +175,98 @@ async def test_server_sent_events_resume_by_their_id(database_url: str, tmp_path
 
         assert await read() == list(range(1, head + 1))
         assert await read(**{"last-event-id": str(head - 2)}) == [head - 1, head]
+
+
+@contextlib.asynccontextmanager
+async def _events(client: httpx2.AsyncClient, session_id: str) -> AsyncIterator[AsyncIterator[str]]:
+    """The lines of a session's server-sent events, once they are up to date."""
+    async with client.stream("GET", f"/api/sessions/{session_id}/stream") as answer:
+        lines = answer.aiter_lines()
+        async for line in lines:
+            if line == "event: synced":
+                break
+        yield lines
+
+
+async def _end_of(lines: AsyncIterator[str]) -> list[str]:
+    async with asyncio.timeout(10):
+        return [line async for line in lines if line.startswith(("event: closed", 'data: {"code"'))]
+
+
+@pytest.mark.parametrize("ending", ["disabled", "token revoked", "signed out", "demoted"])
+async def test_a_stream_ends_with_the_credential_that_opened_it(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(stream_routes, "PING_SECONDS", 0.2)
+    async with running_server(database_url, tmp_path, jobs=False) as server:
+        session_id = (await server.session())["id"]
+        async with server.wiring.engine.begin() as connection:
+            user = await people.add(
+                connection, "Somebody", f"{ending.replace(' ', '-')}@example.com", "member"
+            )
+            link, _ = await credentials.make_signin_link(connection, user.id)
+            scopes = ["tokens.manage", "sessions.read" if ending != "demoted" else "*"]
+            secret, token = await credentials.make_token(connection, user.id, "test", scopes, None)
+        async with httpx2.AsyncClient(base_url=server.url, headers={"x-openinspect": "1"}) as client:
+            if ending == "signed out":
+                assert (await client.post("/api/signin", json={"token": link})).status_code == 200
+            else:
+                client.headers["authorization"] = f"Bearer {secret}"
+            theirs = server._replace(http=client)
+            async with theirs.watch(session_id) as watching, _events(client, session_id) as lines:
+                await watching.until_synced()
+                await asyncio.sleep(0.5)  # while the credential is good, looking at it ends nothing
+                if ending == "token revoked":
+                    answer = await client.delete(f"/api/tokens/{token['id']}")
+                elif ending == "signed out":
+                    answer = await client.post("/api/signout")
+                elif ending == "disabled":
+                    answer = await server.http.patch(f"/api/users/{user.id}", json={"disabled": True})
+                else:
+                    async with server.wiring.engine.begin() as connection:
+                        await connection.exec_driver_sql(
+                            "UPDATE api_tokens SET scopes = '{models.read}' WHERE id = %(id)s",
+                            {"id": token["id"]},
+                        )
+                    answer = None
+                assert answer is None or answer.is_success, answer.text
+                with pytest.raises(websockets.ConnectionClosed):
+                    while True:
+                        await watching.next()
+                assert watching.socket.close_code == 4401
+                assert (await _end_of(lines))[0] == "event: closed"
+
+
+async def test_watchers_of_a_deleted_session_are_told_so(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path, jobs=False) as server:
+        session_id = (await server.session())["id"]
+        async with server.watch(session_id) as watching, _events(server.http, session_id) as lines:
+            await watching.until_synced()
+            assert (await server.http.delete(f"/api/sessions/{session_id}")).status_code == 202
+            with pytest.raises(websockets.ConnectionClosed):
+                while True:
+                    await watching.next()
+            assert watching.socket.close_code == 4404
+            assert (await _end_of(lines))[1].startswith('data: {"code":4404')
+            # the server's task may still be at its end
+            for _ in range(500):
+                if not server.wiring.services.hub.watched():
+                    break
+                await asyncio.sleep(0.01)
+            assert server.wiring.services.hub.watched() == []
+
+
+async def test_a_stream_that_nobody_reads_holds_nothing(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path, jobs=False) as server:
+        session_id = (await server.session())["id"]
+        services = server.wiring.services
+        async with services.reader.connect() as connection:
+            principal = await credentials.by_token(connection, server.token)
+        assert principal is not None
+        answer = await stream_routes.stream_events(session_id, principal, services)
+        assert services.hub.watched() == []
+        begun = aiter(answer.body_iterator)
+        await anext(begun)
+        assert services.hub.watched() == [session_id]
+        await begun.aclose()  # type: ignore[attr-defined]
+        assert services.hub.watched() == []

@@ -188,9 +188,7 @@ async def delete_session(session_id: str, principal: Manager, services: TheServi
                 "not_owner", "Only the session's owner or an admin may delete it.", "Archive it instead."
             )
         await lifecycle.begin_delete(transaction, session_id)
-    channel = services.hub.find(session_id)
-    if channel is not None:
-        channel.close()
+    services.hub.deleted(session_id)
     await services.defer("session.delete", session_id)
 
 

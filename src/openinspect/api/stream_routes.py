@@ -1,26 +1,28 @@
-"""The live stream of a session: by WebSocket for the page, by server-sent events for curl. ``protocol.stream`` says what is sent when."""
+"""The live stream of a session: by WebSocket for the page, by server-sent events for curl. ``protocol.stream`` says what is sent when.
+
+Whoever watches is let in by a credential. It is looked at again every ``PING_SECONDS`` (15 s): when it has been revoked, has ended, or no longer
+permits it, the stream is closed (4401). While the database is away nothing is closed for that, and nothing new is told either.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import orjson
 import structlog
-from fastapi import APIRouter, Depends, Header, Query, Request, WebSocket
+from fastapi import APIRouter, Depends, Header, Query, WebSocket
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
-from sqlalchemy import delete, func, insert, select
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from openinspect.db.engine import is_lost
-from openinspect.db.tables import stream_tickets, users
-from openinspect.identity.credentials import Principal, hash_secret
+from openinspect.identity import credentials, tickets
+from openinspect.identity.credentials import Principal
+from openinspect.identity.tickets import Ticket
 from openinspect.live.hub import Channel, Watcher
 from openinspect.live.watch import TooSlow, follow
-from openinspect.protocol.ids import new_secret
 from openinspect.protocol.stream import Cursor, Here, Open, Ping, Resume, from_watcher
 from openinspect.sessions import log as session_log
 from openinspect.sessions.log import SessionGone
@@ -32,8 +34,8 @@ from .services import Services
 log = structlog.get_logger()
 router = APIRouter(prefix="/api")
 
-Reader = Annotated[Principal, Depends(require("sessions.read"))]
-TICKET_LIFETIME = timedelta(seconds=30)
+PERMISSION = "sessions.read"
+Reader = Annotated[Principal, Depends(require(PERMISSION))]
 OPEN_SECONDS = 10.0
 PING_SECONDS = 15.0
 SILENCE_SECONDS = 45.0
@@ -44,38 +46,10 @@ _PING = Ping().model_dump_json()
 @router.post("/sessions/{session_id}/stream-ticket", status_code=201)
 async def make_ticket(session_id: str, principal: Reader, services: TheServices) -> StreamTicket:
     """A ticket for this session's stream: for one connection, within 30 seconds."""
-    secret, expires = new_secret("oi_ticket"), datetime.now(UTC) + TICKET_LIFETIME
     async with services.engine.begin() as connection:
         await session_log.head(connection, session_id)
-        await connection.execute(delete(stream_tickets).where(stream_tickets.c.expires_at < func.now()))
-        await connection.execute(
-            insert(stream_tickets).values(
-                token_hash=hash_secret(secret),
-                session_id=session_id,
-                user_id=principal.user.id,
-                expires_at=expires,
-            )
-        )
+        secret, expires = await tickets.make(connection, session_id, principal)
     return StreamTicket(ticket=secret, expires_at=expires)
-
-
-async def _use_ticket(services: Services, secret: str) -> tuple[str, str, str] | None:
-    """Session, user and the user's name."""
-    async with services.engine.begin() as connection:
-        used = await connection.execute(
-            delete(stream_tickets)
-            .where(
-                stream_tickets.c.token_hash == hash_secret(secret), stream_tickets.c.expires_at > func.now()
-            )
-            .returning(stream_tickets.c.session_id, stream_tickets.c.user_id)
-        )
-        ticket = used.one_or_none()
-        if ticket is None:
-            return None
-        name = await connection.scalar(
-            select(users.c.name).where(users.c.id == ticket.user_id, users.c.disabled_at.is_(None))
-        )
-    return None if name is None else (ticket.session_id, ticket.user_id, name)
 
 
 @router.websocket("/stream")
@@ -87,12 +61,12 @@ async def stream(socket: WebSocket) -> None:
             opened = await _said(socket)
         if not isinstance(opened, Open):
             raise ValueError("open was expected")
-        entitled = await _use_ticket(services, opened.ticket)
-        if entitled is None:
+        async with services.engine.begin() as connection:
+            ticket = await tickets.use(connection, opened.ticket)
+        if ticket is None:
             await socket.close(4401, "the ticket is unknown, used or expired")
             return
-        session_id, user_id, name = entitled
-        channel = await services.hub.open(session_id)
+        channel = await services.hub.open(ticket.session_id)
     except (ValueError, TimeoutError):
         await socket.close(4400, "the message was not understood")
         return
@@ -102,9 +76,9 @@ async def stream(socket: WebSocket) -> None:
         await socket.close(4404, "the session was deleted")
         return
     try:
-        await _Watching(services, socket, channel, user_id, name).run(opened.cursor)
+        await _Watching(services, socket, channel, ticket).run(opened.cursor)
     finally:
-        services.hub.release(session_id)
+        services.hub.release(ticket.session_id)
 
 
 async def _said(socket: WebSocket) -> Open | Here | Ping:
@@ -117,24 +91,41 @@ async def _said(socket: WebSocket) -> Open | Here | Ping:
         raise ValueError("message not understood") from error
 
 
-class _Watching:
-    """One open WebSocket: a task that listens and one that tells. When either ends, both do."""
+class _NoLongerPermitted(Exception):
+    """The credential by which somebody watches was revoked, has ended, or permits less than before."""
 
-    def __init__(
-        self, services: Services, socket: WebSocket, channel: Channel, user_id: str, name: str
-    ) -> None:
+
+async def _check(services: Services, credential_id: str) -> None:
+    """Raises ``_NoLongerPermitted``."""
+    try:
+        async with services.reader.connect() as connection:
+            permitted = await credentials.still_permits(connection, credential_id, PERMISSION)
+    except Exception as error:
+        if not is_lost(error):
+            raise
+        return  # asked again at the next ping; until then there is nothing new to tell
+    if not permitted:
+        raise _NoLongerPermitted
+
+
+class _Watching:
+    """One open WebSocket: tasks that listen, tell, ping and look at the credential. When one of them ends, all do."""
+
+    def __init__(self, services: Services, socket: WebSocket, channel: Channel, ticket: Ticket) -> None:
         self.services = services
         self.socket = socket
         self.channel = channel
-        self.user_id = user_id
-        self.name = name
+        self.ticket = ticket
         self.watcher = Watcher()
         self.said_at = 0.0
 
     async def run(self, cursor: Cursor) -> None:
         presence = self.services.presence
-        tasks = [asyncio.create_task(work) for work in (self._tell(cursor), self._listen(), self._ping())]
-        presence.set(self.channel.session_id, self, self.user_id, self.name, Here())
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self._tell(cursor), self._listen(), self._ping(), self._guard())
+        ]
+        self._here(Here())
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             code, reason = 1011, "the server had a fault"
@@ -158,10 +149,11 @@ class _Watching:
     def _closing(self, error: BaseException | None) -> tuple[int, str]:
         match error:
             case TooSlow():
-                gone = self.services.hub.find(self.channel.session_id) is None
-                return (
-                    (4404, "the session was deleted") if gone else (4429, "too slow: resume from your cursor")
-                )
+                return 4429, "too slow: resume from your cursor"
+            case SessionGone():
+                return 4404, "the session was deleted"
+            case _NoLongerPermitted():
+                return 4401, "you may no longer watch this"
             case ValueError():
                 return 4400, "the message was not understood"
             case TimeoutError():
@@ -187,58 +179,84 @@ class _Watching:
                 self.said_at = loop.time()
                 await self.socket.send_text(_PING)
 
+    async def _guard(self) -> None:
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            await _check(self.services, self.ticket.credential_id)
+
+    def _here(self, said: Here) -> None:
+        self.services.presence.set(self.channel.session_id, self, self.ticket.user_id, self.ticket.name, said)
+
     async def _listen(self) -> None:
         while True:
             async with asyncio.timeout(SILENCE_SECONDS):
                 said = await _said(self.socket)
             if isinstance(said, Here):
-                self.services.presence.set(self.channel.session_id, self, self.user_id, self.name, said)
+                self._here(said)
 
 
 @router.get("/sessions/{session_id}/stream")
 async def stream_events(
     session_id: str,
-    _: Reader,
+    principal: Reader,
     services: TheServices,
-    request: Request,
     after: Annotated[int, Query(ge=0, le=2**62)] = 0,
     last_event_id: Annotated[str | None, Header(max_length=32)] = None,
 ) -> StreamingResponse:
-    """The same as server-sent events, for curl: `events`, `deltas`, `synced`, `presence`. `Last-Event-ID` (or `after`) is the cursor."""
+    """The same as server-sent events, for curl: `events`, `deltas`, `synced`, `presence`. `Last-Event-ID` (or `after`) is the cursor.
+    The last one is `resume`, or `closed` with the WebSocket's code and reason."""
     if last_event_id is not None and last_event_id.isdecimal():
         after = int(last_event_id)
-    channel = await services.hub.open(session_id)
+    async with services.reader.connect() as connection:
+        await session_log.head(connection, session_id)
     return StreamingResponse(
-        _sse(services, channel, Cursor(after=min(after, 2**62))),
+        _sse(services, session_id, principal.credential_id, Cursor(after=min(after, 2**62))),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
 
 
-async def _sse(services: Services, channel: Channel, cursor: Cursor) -> AsyncIterator[bytes]:
-    watcher = Watcher()
-    messages: AsyncGenerator[bytes, None] = follow(channel, watcher, cursor, services.read)
+async def _sse(
+    services: Services, session_id: str, credential_id: str, cursor: Cursor
+) -> AsyncIterator[bytes]:
+    # the channel is opened here, where it is released: what is never begun opens nothing
+    try:
+        channel = await services.hub.open(session_id)
+    except SessionGone:
+        yield _closed(4404, "the session was deleted")
+        return
+    messages: AsyncGenerator[bytes, None] = follow(channel, Watcher(), cursor, services.read)
     pending: asyncio.Task[bytes] | None = None
+    loop = asyncio.get_running_loop()
+    look_at = loop.time() + PING_SECONDS
     try:
         while True:
             pending = pending or asyncio.ensure_future(anext(messages))  # type: ignore[arg-type]
-            done, _ = await asyncio.wait({pending}, timeout=PING_SECONDS)
-            if not done:
+            await asyncio.wait({pending}, timeout=max(0.0, look_at - loop.time()))
+            if loop.time() >= look_at:
+                await _check(services, credential_id)
+                look_at = loop.time() + PING_SECONDS
                 yield b": still here\n\n"
+            if not pending.done():
                 continue
-            try:
-                message = pending.result()
-            except (TooSlow, StopAsyncIteration):
-                yield b'event: resume\ndata: {"reason":"resume from your cursor"}\n\n'
-                return
-            finally:
-                pending = None
+            told_now, pending = pending, None
+            message = told_now.result()
             told = orjson.loads(message)
             mark = b"id: %d\n" % told["events"][-1]["seq"] if told["type"] == "events" else b""
             yield mark + b"event: " + told["type"].encode() + b"\ndata: " + message + b"\n\n"
+    except TooSlow:
+        yield b'event: resume\ndata: {"reason":"resume from your cursor"}\n\n'
+    except SessionGone:
+        yield _closed(4404, "the session was deleted")
+    except _NoLongerPermitted:
+        yield _closed(4401, "you may no longer watch this")
     finally:
         if pending is not None:
             pending.cancel()
             await asyncio.gather(pending, return_exceptions=True)
         await messages.aclose()
-        services.hub.release(channel.session_id)
+        services.hub.release(session_id)
+
+
+def _closed(code: int, reason: str) -> bytes:
+    return b"event: closed\ndata: " + orjson.dumps({"code": code, "reason": reason}) + b"\n\n"

@@ -60,11 +60,14 @@ users = Table(
     metadata,
     _id(),
     Column("name", Text, nullable=False),
-    Column("email", Text, nullable=False),  # goes into commits as the author's address
+    Column(
+        "email", Text, nullable=False
+    ),  # goes into commits as the author's address; unique regardless of case
     Column("role", Text, nullable=False),  # owner | admin | member | viewer
     _now("created_at"),
     _time("disabled_at"),
     CheckConstraint("role IN ('owner','admin','member','viewer')", name="role"),
+    Index("uq_users_email", func.lower(text("email")), unique=True),
 )
 
 api_tokens = Table(
@@ -144,6 +147,7 @@ sessions = Table(
     _time("archived_at"),
     CheckConstraint("status IN ('active','archived','deleting')", name="status"),
     Index("ix_sessions_updated_at", "updated_at"),
+    Index("ix_sessions_deleting", "id", postgresql_where=text("status = 'deleting'")),
     Index(
         "uq_sessions_client_request",
         "owner_id",
@@ -187,9 +191,6 @@ prompts = Table(
     Column("remedy", Text),
     Column("stop_requested_at", DateTime(timezone=True)),
     Column("stop_requested_by", Text),
-    Column(
-        "interruptions", Integer, nullable=False, server_default="0"
-    ),  # times that the turn was begun again after a crash
     Column("input_tokens", BigInteger, nullable=False, server_default="0"),
     Column("output_tokens", BigInteger, nullable=False, server_default="0"),
     Column("cost_usd", Numeric(12, 6), nullable=False, server_default="0"),
@@ -225,6 +226,7 @@ attachments = Table(
     Column("blob_key", Text, nullable=False),
     _now("created_at"),
     Index("ix_attachments_session_id", "session_id"),
+    Index("ix_attachments_prompt_id", "prompt_id"),
 )
 
 events = Table(
@@ -382,6 +384,7 @@ model_calls = Table(
     _time("finished_at"),
     CheckConstraint("status IN ('reserved','settled','failed')", name="status"),
     Index("ix_model_calls_session_id", "session_id"),
+    Index("ix_model_calls_reserved", "started_at", postgresql_where=text("status = 'reserved'")),
 )
 
 stream_tickets = Table(
@@ -390,5 +393,6 @@ stream_tickets = Table(
     Column("token_hash", Text, primary_key=True),
     Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
     Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("credential_id", Text, nullable=False),  # the API token or web session that asked for it
     _time("expires_at", nullable=False),
 )

@@ -2,16 +2,16 @@
 
 All three are 256 random bits, shown once and stored as their SHA-256: a copy of the database lets nobody in. A sign-in link works once and for
 15 minutes; a cookie session lasts 30 days from its last use; an API token until it expires or is revoked. The time of last use is written
-at most once a minute.
+at most once a minute. Whoever stays connected asks again and again whether the credential still lets them (``still_permits``).
 """
 
 from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Table, delete, func, insert, or_, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -35,6 +35,8 @@ class Principal(NamedTuple):
     permissions: frozenset[str]
     credential_id: str
     by_cookie: bool
+    renewed: bool = False
+    """The cookie session was put off by this very request: the browser is to keep its cookie for so much longer, too."""
 
 
 def hash_secret(secret: str) -> str:
@@ -99,52 +101,61 @@ async def sign_out(connection: AsyncConnection, credential_id: str) -> None:
 
 # ── who is asking ─────────────────────────────────────────────────────────────────────────────────
 async def by_cookie(connection: AsyncConnection, secret: str) -> Principal | None:
-    row = await _find(connection, web_sessions, secret, web_sessions.c.expires_at > func.now())
+    row = await _find(connection, web_sessions, web_sessions.c.token_hash == hash_secret(secret))
     if row is None:
         return None
-    user = as_user(row)
-    if _stale(row["last_used_at"]):
+    renewed = _stale(row["last_used_at"])
+    if renewed:
         await connection.execute(
             update(web_sessions)
             .where(web_sessions.c.id == row["credential_id"])
             .values(last_used_at=func.now(), expires_at=datetime.now(UTC) + WEB_SESSION_LIFETIME)
         )
-    return Principal(user, permissions_of(user.role), row["credential_id"], by_cookie=True)
+    return _principal(row)._replace(renewed=renewed)
 
 
 async def by_token(connection: AsyncConnection, secret: str) -> Principal | None:
-    row = await _find(
-        connection,
-        api_tokens,
-        secret,
-        or_(api_tokens.c.expires_at.is_(None), api_tokens.c.expires_at > func.now()),
-    )
+    row = await _find(connection, api_tokens, api_tokens.c.token_hash == hash_secret(secret))
     if row is None:
         return None
-    user = as_user(row)
     if _stale(row["last_used_at"]):
         await connection.execute(
             update(api_tokens).where(api_tokens.c.id == row["credential_id"]).values(last_used_at=func.now())
         )
+    return _principal(row)
+
+
+async def still_permits(connection: AsyncConnection, credential_id: str, permission: str) -> bool:
+    """Whether a credential that let somebody in does so now, with this permission. Asking is not using it."""
+    table = web_sessions if credential_id.startswith("web_") else api_tokens
+    row = await _find(connection, table, table.c.id == credential_id)
+    return row is not None and permission in _principal(row).permissions
+
+
+def _principal(row: RowMapping) -> Principal:
+    user = as_user(row)
     allowed = permissions_of(user.role)
+    if "scopes" not in row:
+        return Principal(user, allowed, row["credential_id"], by_cookie=True)
     scopes = set(row["scopes"])
     return Principal(
         user, allowed if "*" in scopes else allowed & scopes, row["credential_id"], by_cookie=False
     )
 
 
-async def _find(connection: AsyncConnection, table, secret: str, alive) -> RowMapping | None:
-    columns = [users, table.c.id.label("credential_id"), table.c.last_used_at]
+async def _find(connection: AsyncConnection, table: Table, which: ColumnElement[bool]) -> RowMapping | None:
+    """The credential with its person, if both are alive."""
+    columns: list[Any] = [users, table.c.id.label("credential_id"), table.c.last_used_at]
     if table is api_tokens:
         columns.append(table.c.scopes)
     found = await connection.execute(
         select(*columns)
         .join(users, users.c.id == table.c.user_id)
         .where(
-            table.c.token_hash == hash_secret(secret),
+            which,
             table.c.revoked_at.is_(None),
             users.c.disabled_at.is_(None),
-            alive,
+            or_(table.c.expires_at.is_(None), table.c.expires_at > func.now()),
         )
     )
     return found.mappings().one_or_none()

@@ -9,6 +9,8 @@ A ``Channel`` stands for one session while somebody watches it or a sandbox writ
 A ``Watcher`` is a queue of messages with a bound in bytes. One that falls behind is cut off: it is told to resume from its cursor.
 Joining: the channel's watchers get everything from the flush after they joined; what lies before is read from the log, up to the channel's
 head, and a seq is never sent twice because a watcher knows the last one that it was sent.
+
+When a session is deleted (``Hub.deleted``, in every process) its watchers are cut off, and told why; its channel takes no new ones.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import orjson
 import structlog
 
 from openinspect.protocol.frames import Delta
-from openinspect.sessions.log import Logged
+from openinspect.sessions.log import Logged, SessionGone
 
 log = structlog.get_logger()
 
@@ -30,6 +32,8 @@ FLUSH_SECONDS = 0.016
 WATCHER_BYTES = 8 * 1024 * 1024
 MAX_OPEN_PARTS = 256
 MAX_PART_CHARACTERS = 1_000_000
+DELETED = -1
+"""Stands for the head of a session that was deleted, in what the processes tell each other."""
 _MESSAGE_BYTES = 512 * 1024
 
 Reader = Callable[[str, int, int], Awaitable[list[Logged]]]
@@ -118,6 +122,7 @@ class Channel:
         self.session_id = session_id
         self.head = head
         """Newest seq that has been handed to the watchers, or is about to be."""
+        self.deleted = False
         self.watchers: set[Watcher] = set()
         self.open_parts: dict[str, OpenText] = {}
         self.dirty_parts: set[str] = set()
@@ -286,6 +291,8 @@ class Hub:
         self._users[session_id] = self._users.get(session_id, 0) + 1
         try:
             channel = self._channels.get(session_id)
+            if channel is not None and channel.deleted:
+                raise SessionGone
             if channel is None:
                 head = await self._read_head(session_id)
                 # somebody else may have opened it while the head was read; and more may have been appended since: then the gap is filled
@@ -311,9 +318,20 @@ class Hub:
         self.on_appended(session_id, events[-1].seq)
 
     def moved(self, session_id: str, head: int) -> None:
+        """Another process has appended, or has deleted the session (``DELETED``)."""
         channel = self._channels.get(session_id)
-        if channel is not None:
+        if channel is None:
+            return
+        if head == DELETED:
+            channel.deleted = True
+            channel.close()
+        else:
             channel.moved(head)
+
+    def deleted(self, session_id: str) -> None:
+        """This process has deleted a session, or finds that it is gone: tell its watchers, here and elsewhere."""
+        self.moved(session_id, DELETED)
+        self.on_appended(session_id, DELETED)
 
     def find(self, session_id: str) -> Channel | None:
         return self._channels.get(session_id)

@@ -1,4 +1,4 @@
-"""Notices between processes, by Postgres's LISTEN and NOTIFY: that a session's head has moved, that a sandbox has a command, who is present.
+"""Notices between processes, by Postgres's LISTEN and NOTIFY: that a session's head has moved or that it was deleted, that a sandbox has a command, who is present.
 
 A notice only hurries: everything that it tells can be found in the rows, and is looked up there when the connection was away
 (``on_reconnect``). Heads are told at most once per session in ``HEAD_SECONDS``.
@@ -16,6 +16,8 @@ import structlog
 from openinspect.db.errors import DatabaseUnavailable
 from openinspect.db.listening import listen
 from openinspect.sessions.log import PROCESS_ID
+
+from .hub import DELETED
 
 log = structlog.get_logger()
 
@@ -40,7 +42,8 @@ class Notices:
         self._wake = asyncio.Event()
 
     def tell_head(self, session_id: str, head: int) -> None:
-        if len(self._heads) < _MAX_WAITING:
+        """``DELETED`` for a session that is gone, whatever was appended before."""
+        if len(self._heads) < _MAX_WAITING and self._heads.get(session_id) != DELETED:
             self._heads[session_id] = head
         self._wake.set()
 

@@ -1,6 +1,7 @@
 """What one watcher is sent, from its cursor on: first what it has missed, then what happens. Used by the WebSocket and by server-sent events alike.
 
-``follow`` yields encoded messages of ``protocol.stream``. It ends when the watcher is cut off (``TooSlow``); the caller closes the connection.
+``follow`` yields encoded messages of ``protocol.stream``. It ends when the watcher is cut off: with ``SessionGone`` when the session was deleted, else
+with ``TooSlow``; the caller closes the connection.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import AsyncGenerator
 
 from openinspect.protocol.frames import Delta
 from openinspect.protocol.stream import Cursor, Synced
+from openinspect.sessions.log import SessionGone
 
 from .hub import Channel, Reader, Watcher, deltas_message, events_message
 
@@ -50,7 +52,7 @@ async def follow(
         while True:
             batch = await watcher.get()
             if batch is None:
-                raise TooSlow
+                raise SessionGone if channel.deleted else TooSlow
             if batch.last and batch.first <= sent:
                 # the cursor was ahead of this process
                 while sent < batch.last:

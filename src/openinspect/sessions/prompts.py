@@ -216,7 +216,7 @@ async def _attach_again(
     return [_info(row) for row in rows]
 
 
-def _info(row: Mapping[str, Any]) -> AttachmentInfo:
+def _info(row: Mapping[Any, Any]) -> AttachmentInfo:
     return AttachmentInfo(id=row["id"], name=row["name"], media_type=row["media_type"], size=row["size"])
 
 
