@@ -8,7 +8,9 @@ from pathlib import Path
 import httpx2
 import pytest
 from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
 
+from openinspect.api import app
 from openinspect.api.app import create_app
 from openinspect.identity import credentials, people
 from openinspect.identity.permissions import PERMISSIONS, permissions_of
@@ -151,3 +153,52 @@ async def test_tokens_are_scoped_revocable_and_never_wider_than_their_maker(
         async with server.wiring.engine.connect() as connection:
             stored = (await connection.exec_driver_sql("SELECT token_hash FROM api_tokens")).scalars().all()
         assert narrow["token"] not in stored
+
+
+async def test_a_cookie_is_sent_again_whenever_its_session_is_put_off(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path) as server, AsyncExitStack() as clients:
+        session = await server.session()
+        async with server.wiring.engine.begin() as connection:
+            user = await people.add(connection, "A reader", "reader@example.com", "viewer")
+            link, _ = await credentials.make_signin_link(connection, user.id)
+        reader = httpx2.AsyncClient(base_url=server.url, headers={"x-openinspect": "1"})
+        await clients.enter_async_context(reader)
+        signed_in = await reader.post("/api/signin", json={"token": link})
+        cookie = signed_in.headers["set-cookie"]
+        assert "Max-Age=2592000" in cookie
+
+        async def a_while_passes() -> None:
+            async with server.wiring.engine.begin() as connection:
+                await connection.exec_driver_sql(
+                    "UPDATE web_sessions SET last_used_at = now() - interval '2 minutes', expires_at = now() + interval '1 day'"
+                )
+
+        for path in ("/api/me", f"/api/sessions/{session['id']}/events", "/api/sessions/none"):
+            await a_while_passes()
+            assert (await reader.get(path)).headers["set-cookie"] == cookie
+            assert "set-cookie" not in (await reader.get(path)).headers
+            async with server.wiring.engine.connect() as connection:
+                left = await connection.exec_driver_sql(
+                    "SELECT expires_at > now() + interval '29 days' FROM web_sessions WHERE user_id = %(id)s",
+                    {"id": user.id},
+                )
+                assert left.scalar()
+        await a_while_passes()
+        assert "Max-Age=0" in (await reader.post("/api/signout")).headers["set-cookie"]
+
+
+def test_the_page_is_served_from_a_package_that_is_installed_by_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real" / "assets").mkdir(parents=True)
+    (tmp_path / "real" / "index.html").write_text("the page")
+    (tmp_path / "real" / "assets" / "a.js").write_text("an asset")
+    (tmp_path / "secret").write_text("not served")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setattr(app, "STATIC", tmp_path / "link")
+    client = TestClient(create_app())
+    assert client.get("/assets/a.js").text == "an asset"
+    assert client.get("/sessions/x").text == "the page"
+    assert client.get("/assets/..%2f..%2fsecret").text != "not served"

@@ -1,7 +1,8 @@
 """Who is asking, and whether they may. Every route but signing in names the permission that it needs (a test walks through all of them).
 
 Credentials: the cookie of a signed-in browser, or ``Authorization: Bearer oi_pat_…``. A request that changes something and comes with the cookie
-must carry the header ``X-OpenInspect``, which no other site can make a browser send.
+must carry the header ``X-OpenInspect``, which no other site can make a browser send. A request that puts the end of a cookie session off has the
+cookie sent again (``request.state.set_cookie``, which ``app`` adds to whatever the route answers).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 
 from openinspect.identity import credentials
 from openinspect.identity.credentials import Principal
@@ -51,6 +52,10 @@ async def get_principal(request: Request, services: TheServices) -> Principal:
         async with services.reader.connect() as connection:
             principal = await credentials.by_cookie(connection, cookie)
         if principal is not None:
+            if principal.renewed:
+                renewed = Response()
+                set_cookie(renewed, cookie, request, services)
+                request.state.set_cookie = renewed.headers["set-cookie"]
             if request.method not in _SAFE and HEADER not in request.headers:
                 raise Forbidden(
                     "header_missing",
@@ -62,6 +67,19 @@ async def get_principal(request: Request, services: TheServices) -> Principal:
         "not_signed_in",
         "You are not signed in.",
         "Open a sign-in link: `openinspect signin` on the server's machine prints one.",
+    )
+
+
+def set_cookie(response: Response, secret: str, request: Request, services: Services) -> None:
+    """Have the browser keep a cookie session's secret for as long as the session lasts when it is not used again."""
+    response.set_cookie(
+        COOKIE,
+        secret,
+        max_age=int(credentials.WEB_SESSION_LIFETIME.total_seconds()),
+        httponly=True,
+        samesite="lax",
+        secure=request.url.scheme == "https" or services.settings.base_url.startswith("https:"),
+        path="/",
     )
 
 

@@ -38,7 +38,7 @@ _HEADERS = [
 
 
 class _Guard:
-    """Adds the headers, and refuses bodies over the bound, whether or not they say how long they are."""
+    """Adds the headers and a renewed cookie, and refuses bodies over the bound, whether or not they say how long they are."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -55,6 +55,7 @@ class _Guard:
             return
         limit = MAX_UPLOAD if scope["path"].endswith("/attachments") else MAX_BODY
         docs = scope["path"].startswith("/api/docs")
+        state = scope.setdefault("state", {})
         taken = 0
         started = False
 
@@ -72,7 +73,11 @@ class _Guard:
             if message["type"] == "http.response.start":
                 started = True
                 kept = [pair for pair in _HEADERS if not (docs and pair[0] == b"content-security-policy")]
-                message = {**message, "headers": [*message.get("headers", []), *kept]}
+                headers: list[tuple[bytes, bytes]] = [*message.get("headers", []), *kept]
+                cookie = state.get("set_cookie")
+                if cookie is not None and all(name != b"set-cookie" for name, _ in headers):
+                    headers.append((b"set-cookie", cookie.encode("latin-1")))
+                message = {**message, "headers": headers}
             await send(message)
 
         try:
@@ -105,6 +110,7 @@ def create_app(services: Services | None = None) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.services = services
+    static = STATIC.resolve()  # as the files in it are: the package may be installed by links
     answers.install(app)
     for module in (people_routes, session_routes, code_routes, stream_routes):
         app.include_router(module.router)
@@ -121,14 +127,14 @@ def create_app(services: Services | None = None) -> FastAPI:
 
     @app.get("/{rest:path}", include_in_schema=False)
     async def page(rest: str) -> Response:
-        file = (STATIC / rest).resolve()
-        if rest and file.is_relative_to(STATIC) and file.is_file():
+        file = (static / rest).resolve()
+        if rest and file.is_relative_to(static) and file.is_file():
             immutable = rest.startswith("assets/")
             return FileResponse(
                 file,
                 headers={"cache-control": "public, max-age=31536000, immutable" if immutable else "no-cache"},
             )
-        index = STATIC / "index.html"
+        index = static / "index.html"
         if rest.startswith("assets/") or not index.is_file():
             return answers.answer(
                 404,

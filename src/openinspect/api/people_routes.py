@@ -15,7 +15,7 @@ from openinspect.models.availability import model_availability
 from openinspect.models.catalogue import find
 from openinspect.problems import Forbidden
 
-from .access import COOKIE, ThePrincipal, TheServices, require
+from .access import COOKIE, ThePrincipal, TheServices, require, set_cookie
 from .models import (
     CreatedToken,
     Me,
@@ -53,15 +53,7 @@ async def sign_in(body: SignIn, request: Request, response: Response, services: 
     """Use a sign-in link up: the part of its address behind ``#token=``."""
     async with services.engine.begin() as connection:
         secret, user = await credentials.sign_in(connection, body.token)
-    response.set_cookie(
-        COOKIE,
-        secret,
-        max_age=int(credentials.WEB_SESSION_LIFETIME.total_seconds()),
-        httponly=True,
-        samesite="lax",
-        secure=request.url.scheme == "https" or services.settings.base_url.startswith("https:"),
-        path="/",
-    )
+    set_cookie(response, secret, request, services)
     return _me(user, permissions_of(user.role), services)
 
 
