@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -48,11 +49,21 @@ def listen_tcp(host: str, port: int) -> socket.socket:
         listener.close()
         raise Unavailable(
             "port_unusable",
-            f"The address {host}:{port} can't be listened on: {getattr(error, 'strerror', None) or error}.",
-            "End the program that has it (it may be another Open-Inspect: `openinspect down`), or choose another by OPENINSPECT_PORT.",
+            f"{host}:{port} can't be listened on: {(getattr(error, 'strerror', None) or str(error)).rstrip('.')}.",
+            _remedy(error),
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def _remedy(error: OSError | OverflowError) -> str:
+    if isinstance(error, OverflowError):
+        return "Choose a port between 1 and 65535 by --port or OPENINSPECT_PORT."
+    if isinstance(error, PermissionError):
+        return "Choose a port above 1023 by --port or OPENINSPECT_PORT, and put a proxy in front of it."
+    if error.errno == errno.EADDRINUSE:
+        return "End the program that has it (it may be another Open-Inspect: `openinspect down`), or choose another by OPENINSPECT_PORT."
+    return "Set OPENINSPECT_HOST to an address of this machine: 127.0.0.1 for this machine alone, 0.0.0.0 for everybody who can reach it."
 
 
 def listen_door(folder: Path) -> socket.socket:
