@@ -14,7 +14,7 @@ from openinspect.identity.credentials import Principal
 from openinspect.models.availability import available_models
 from openinspect.problems import Invalid, NotFound
 from openinspect.protocol.diffs import RepositoryDiff
-from openinspect.sessions.pull_requests import record_change
+from openinspect.sessions.pull_requests import record_state
 
 from .access import TheServices, person, require
 from .models import BranchView, Merge, ModelView, NewRepository, PullRequestView, RepositoryView
@@ -131,6 +131,8 @@ async def _place(services: Services, pull_request_id: str) -> tuple[str, int]:
 async def get_pull_request(pull_request_id: str, _: Reader, services: TheServices) -> PullRequestView:
     repository_id, number = await _place(services, pull_request_id)
     one = await services.forge.pull_request(repository_id, number)
+    if one.state == "merged":
+        await record_state(services.journal, one)  # somebody may have merged it with git itself
     return _view(
         one, await services.forge.mergeability(repository_id, number) if one.state == "open" else None
     )
@@ -150,7 +152,7 @@ async def merge_pull_request(
     one = await services.forge.merge(
         repository_id, number, method=body.method, by=by, expected_head=body.expected_head
     )
-    await record_change(services.journal, one, "merged", person(principal))
+    await record_state(services.journal, one)
     return _view(one)
 
 
@@ -159,7 +161,7 @@ async def close_pull_request(
     pull_request_id: str, principal: Merger, services: TheServices
 ) -> PullRequestView:
     one = await services.forge.close(*await _place(services, pull_request_id))
-    await record_change(services.journal, one, "closed", person(principal))
+    await record_state(services.journal, one, person(principal))
     return _view(one)
 
 
@@ -168,5 +170,5 @@ async def reopen_pull_request(
     pull_request_id: str, principal: Merger, services: TheServices
 ) -> PullRequestView:
     one = await services.forge.reopen(*await _place(services, pull_request_id))
-    await record_change(services.journal, one, "reopened", person(principal))
+    await record_state(services.journal, one, person(principal))
     return _view(one)

@@ -2,21 +2,29 @@
 
 Opening is idempotent: the code host finds the open one of the same head and base and updates it, also after a crash between opening it and
 writing it down; the log then says ``updated``.
+
+Merging, closing and reopening are written down when the log's last word about a pull request is another one than the code host's: so each of them once,
+however often it is asked for, and also when it was done with git itself or a crash came between doing it and writing it down.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import literal_column, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from openinspect.db.tables import prompts, session_targets, sessions, users
+from openinspect.db.tables import events, prompts, session_targets, users
 from openinspect.forges import contract
 from openinspect.forges.contract import Forge
 from openinspect.problems import Conflict, Invalid
 from openinspect.protocol.events import Person, PullRequestChanged
 
+from .lifecycle import get_locked
 from .log import Journal, SessionGone
+
+Change = Literal["opened", "updated", "merged", "closed", "reopened"]
+SOMEBODY = Person(id=None, name="Somebody")
 
 
 class Wanted(NamedTuple):
@@ -65,13 +73,7 @@ async def open_for_turn(
             prompt_id=prompt_id,
         )
     )
-    await record_change(
-        journal,
-        opened,
-        "opened" if opened.created else "updated",
-        Person(id=author.id, name=author.name),
-        prompt_id,
-    )
+    await _record_opened(journal, opened, Person(id=author.id, name=author.name), prompt_id)
     return opened
 
 
@@ -100,38 +102,71 @@ def _choose(targets, name: str | None):
     )
 
 
-async def record_change(
-    journal: Journal,
-    one: contract.PullRequest,
-    change: Literal["opened", "updated", "merged", "closed", "reopened"],
-    by: Person,
-    turn_id: str | None = None,
-) -> None:
-    """Write into the session's log what happened to its pull request; nothing when it has no session, or that is gone."""
-    if one.session_id is None:
-        return
+async def _record_opened(journal: Journal, one: contract.PullRequest, by: Person, prompt_id: str) -> None:
+    change = "opened" if one.created else "updated"
     try:
         async with journal.transaction() as transaction:
-            known = await transaction.connection.scalar(
-                select(sessions.c.id).where(sessions.c.id == one.session_id)
-            )
-            if known is None:
-                return
-            await transaction.append(
-                one.session_id,
-                PullRequestChanged(
-                    pull_request_id=one.id,
-                    repository=one.repository,
-                    number=one.number,
-                    title=one.title,
-                    head=one.head,
-                    base=one.base,
-                    state=one.state,
-                    draft=one.draft,
-                    change=change,
-                    by=by,
-                ),
-                turn_id=turn_id,
-            )
+            if one.session_id is not None:
+                await transaction.append(one.session_id, _changed(one, change, by), turn_id=prompt_id)
     except SessionGone:
         return  # it was deleted in this very moment: there is no log to write to
+
+
+async def record_state(journal: Journal, one: contract.PullRequest, by: Person | None = None) -> None:
+    """Write into the session's log that its pull request was merged, closed or reopened, unless its last word is just that.
+
+    ``by`` closed or reopened it. Who merged it is known to the code host; somebody who did so with git itself has no name. Does nothing when the pull
+    request has no session, or that is gone.
+    """
+    if one.session_id is None:
+        return
+    async with journal.engine.connect() as connection:
+        if await _last_state(connection, one) == one.state:
+            return
+    try:
+        async with journal.transaction() as transaction:
+            await get_locked(transaction, one.session_id)
+            # under the session's row: of two who find the same, one writes it down
+            if await _last_state(transaction.connection, one) == one.state:
+                return
+            if one.state == "merged":
+                by = await _person(transaction.connection, one.merged_by)
+            change = "reopened" if one.state == "open" else one.state
+            await transaction.append(one.session_id, _changed(one, change, by or SOMEBODY))
+    except SessionGone:
+        return
+
+
+async def _last_state(connection: AsyncConnection, one: contract.PullRequest) -> str | None:
+    """The state that the session's log tells of."""
+    state = events.c.body["state"].astext
+    return await connection.scalar(
+        select(state)
+        .where(
+            events.c.session_id == one.session_id,
+            events.c.kind == literal_column("'pull_request'"),  # a literal, as the index has it
+            events.c.body["pull_request_id"].astext == one.id,
+        )
+        .order_by(events.c.seq.desc())
+        .limit(1)
+    )
+
+
+async def _person(connection: AsyncConnection, user_id: str | None) -> Person | None:
+    name = await connection.scalar(select(users.c.name).where(users.c.id == user_id)) if user_id else None
+    return Person(id=user_id, name=name) if name is not None else None
+
+
+def _changed(one: contract.PullRequest, change: Change, by: Person) -> PullRequestChanged:
+    return PullRequestChanged(
+        pull_request_id=one.id,
+        repository=one.repository,
+        number=one.number,
+        title=one.title,
+        head=one.head,
+        base=one.base,
+        state=one.state,
+        draft=one.draft,
+        change=change,
+        by=by,
+    )
