@@ -279,6 +279,8 @@ class SandboxView(View):
     state: Literal["requested", "booting", "ready", "stopping", "stopped", "failed", "lost"]
     agent: str | None = None
     boot_step: str | None = None
+    runtime_version: str | None = None
+    """Of what runs in it, once it is ready."""
     connected: bool = False
     """The bridge is up at this moment."""
     reason: str | None = None

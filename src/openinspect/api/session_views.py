@@ -100,6 +100,7 @@ def sandbox_view(row: RowMapping, *, connected: bool) -> SandboxView:
         state=row["state"],
         agent=row["agent_state"],
         boot_step=row["boot_step"],
+        runtime_version=row["runtime_version"],
         connected=connected,
         reason=row["reason"],
         remedy=row["remedy"],
