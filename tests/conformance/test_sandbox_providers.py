@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from openinspect.protocol.config import AgentConfig, Door, RuntimeConfig
+from openinspect.protocol.frames import SandboxRecord
 from openinspect.sandboxes.fake import UnisolatedProvider
 from openinspect.sandboxes.local import LocalProvider
 from openinspect.sandboxes.provider import BoxSpec, BoxStatus, Handle, Limits, SandboxProvider
@@ -36,10 +37,10 @@ class Kind:
     state: str
     boxes: list[str] = field(default_factory=list)
 
-    def provider(self, script: str = "exec sleep 600") -> SandboxProvider:
-        """A new one each time, as after a restart of the server."""
+    def provider(self, script: str | None = "exec sleep 600") -> SandboxProvider:
+        """A new one each time, as after a restart of the server. None: with the runtime in its boxes."""
         maker = LocalProvider if self.name == "local" else UnisolatedProvider
-        return maker(self.settings, command=("/bin/sh", "-c", script))
+        return maker(self.settings, command=None if script is None else ("/bin/sh", "-c", script))
 
     def spec(self, disk: str = "disk") -> BoxSpec:
         box = f"box-{secrets.token_hex(4)}"
@@ -50,8 +51,11 @@ class Kind:
 
 
 @pytest.fixture(params=["local", "unisolated"])
-async def kind(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Kind]:
-    settings = Settings(data_dir=tmp_path / "data")
+async def kind(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Kind]:
+    # A short name: the runtime has a socket in it, where there are no walls.
+    settings = Settings(data_dir=tmp_path_factory.mktemp("k"))
     places = (
         ("/workspace", "/home/agent", "/var/lib/openinspect")
         if request.param == "local"
@@ -283,6 +287,37 @@ async def test_a_killed_holder_takes_the_box_along(kind: Kind) -> None:
         return not processes(mark)
 
     await until(gone, 3)
+
+
+async def test_what_a_killed_box_had_still_to_say_is_there_until_its_release(kind: Kind) -> None:
+    """The real runtime, with nobody at the door to hear it."""
+    provider, spec = kind.provider(None), kind.spec()
+    handle = await provider.create(spec)
+
+    async def something() -> bool:
+        return len((await provider.spooled(spec.box_id, handle, 0)).records) > 0
+
+    await until(something)
+    os.kill(handle["pid"], signal.SIGKILL)
+    await ended(provider, handle)
+    await provider.stop(handle, grace=0)
+    first, records = await kind.provider().spooled(spec.box_id, None, 0)
+    assert first == 1
+    said = [SandboxRecord.model_validate_json(record) for record in records]
+    assert said[0].body | {"step": "agent", "state": "started"} == said[0].body
+    assert await provider.spooled(spec.box_id, handle, len(records)) == (len(records) + 1, [])
+    assert (await provider.spooled(spec.box_id, handle, 1)).records == records[1:]
+    await provider.release(spec.box_id, handle)
+    assert (await provider.spooled(spec.box_id, handle, 0)).records == []
+
+
+async def test_a_box_without_a_spool_has_nothing_to_say(kind: Kind) -> None:
+    provider = kind.provider(f"ln -s /etc {kind.state}/spool; exit 0")
+    spec = kind.spec()
+    assert (await provider.spooled("never-was", None, 5)) == (6, [])
+    handle = await provider.create(spec)
+    await ended(provider, handle)
+    assert (await provider.spooled(spec.box_id, handle, 0)).records == []
 
 
 async def test_the_disk_is_kept_from_box_to_box_and_nothing_else(kind: Kind) -> None:
