@@ -8,11 +8,16 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog
 import websockets
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
 
+from openinspect.db.engine import create_engine
+from openinspect.gateway import bridge
 from openinspect.protocol import events as e
+from openinspect.sessions.log import Journal
 from openinspect.testing.running_server import RunningServer, running_server
 from openinspect.testing.sandbox_double import DoubleProvider, SandboxDouble
 
@@ -248,3 +253,42 @@ async def test_rubbish_never_gets_a_sandbox_stuck(database_url: str, tmp_path: P
             state = await server.get(f"/sessions/{session_id}")
         assert state["activity"] == "idle"
         assert (await server.http.get("/healthz")).status_code == 200
+
+
+async def test_a_defect_is_not_taken_for_a_disconnection(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def defective(*_: object) -> int:
+        raise RuntimeError("a defect")
+
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        _, prompt_id, box = await _box(server)
+        monkeypatch.setattr(bridge, "count", defective)
+        with structlog.testing.capture_logs() as logged:
+            await box.say(e.BootLog(step="x", text="x"), turn_id=prompt_id)
+            assert await box.closed() == 1011
+        told = [entry for entry in logged if entry["event"].startswith("bridge.")]
+        assert [(entry["event"], entry["log_level"]) for entry in told] == [("bridge.failed", "error")]
+
+
+async def test_an_open_part_that_could_not_be_written_is_written_later(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "CHECKPOINT_SECONDS", 3600)
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _box(server)
+        services = server.wiring.services
+        nowhere = create_engine("postgresql://nobody@127.0.0.1:1/none")
+        away = bridge.Bridge(Journal(nowhere), services.hub, services.settings)
+        async with server.watch(session_id) as watching:
+            await box.write(prompt_id, "p1", 0, "Hello")
+            while watching.parts.get("p1") != "Hello":
+                await watching.next()
+        channel = services.hub.find(session_id)
+        assert channel is not None
+        with pytest.raises(OperationalError):
+            await away._checkpoint_one(channel)
+        await services.bridge._checkpoint_one(channel)
+        rows = await server.get(f"/sessions/{session_id}")
+        assert [part["text"] for part in rows["open_parts"]] == ["Hello"]
+        await nowhere.dispose()

@@ -14,19 +14,18 @@ not acknowledged. A message that is not understood closes the connection (4400).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
 from sqlalchemy import delete, func, select, text, update
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from openinspect.db.engine import is_lost
-from openinspect.db.errors import DatabaseError
 from openinspect.db.tables import commands, open_parts, sandboxes
 from openinspect.live.hub import Channel, Hub
 from openinspect.problems import ProblemError
@@ -110,8 +109,9 @@ class BridgeConnection:
             group.create_task(self._send_commands())
 
     async def _send(self, frame: Any) -> None:
-        async with asyncio.timeout(SILENCE_SECONDS):
-            await self.socket.send_text(frame.model_dump_json())
+        with _gone_if_closed():
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await self.socket.send_text(frame.model_dump_json())
 
     # ── in ────────────────────────────────────────────────────────────────────────────────────────
     async def _read(self) -> None:
@@ -242,19 +242,33 @@ class BridgeConnection:
     async def _send_command(self, n: int, command: dict[str, Any]) -> None:
         if command["kind"] == "prompt":
             self.bridge.running[self.grant.sandbox_id] = command["prompt_id"]
-        async with asyncio.timeout(SILENCE_SECONDS):
-            await self.socket.send_json({"type": "command", "n": n, "command": command})
+        with _gone_if_closed():
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await self.socket.send_json({"type": "command", "n": n, "command": command})
         self.sent_command = n
 
-    async def close(self, code: int, reason: str) -> None:
-        if self.socket.application_state is WebSocketState.CONNECTED:
-            await self.socket.close(code, reason)
+
+@contextlib.contextmanager
+def _gone_if_closed() -> Iterator[None]:
+    """Around a call of the socket's own: that it is closed already is told by a ``RuntimeError``, which anything else that raises one is not to pass for."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise WebSocketDisconnect(1006) from error
+
+
+async def _close(socket: WebSocket, code: int, reason: str = "") -> None:
+    """Close it, unless either side has."""
+    if WebSocketState.DISCONNECTED not in (socket.application_state, socket.client_state):
+        with contextlib.suppress(WebSocketDisconnect), _gone_if_closed():
+            await socket.close(code, reason)
 
 
 async def receive(socket: WebSocket, seconds: float) -> Any:
     """The next frame. Raises ``_Closed`` for one that is not understood, ``TimeoutError``, ``WebSocketDisconnect``."""
-    async with asyncio.timeout(seconds):
-        message = await socket.receive()
+    with _gone_if_closed():
+        async with asyncio.timeout(seconds):
+            message = await socket.receive()
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message.get("code", 1006))
     said = message.get("text")
@@ -338,25 +352,18 @@ class Bridge:
             closed = _leaves(group)[0]
             assert isinstance(closed, _Closed)
             log.info("bridge.closed", sandbox=grant.sandbox_id, code=closed.code, reason=closed.reason)
-            if socket.application_state is WebSocketState.CONNECTED:
-                await socket.close(closed.code, closed.reason)
-        except* (WebSocketDisconnect, TimeoutError, RuntimeError, SessionGone) as group:
+            await _close(socket, closed.code, closed.reason)
+        except* (WebSocketDisconnect, TimeoutError, SessionGone) as group:
             # the other side is away; it will dial again
-            log.info("bridge.disconnected", sandbox=grant.sandbox_id, why=type(group.exceptions[0]).__name__)
-            if (
-                socket.application_state is WebSocketState.CONNECTED
-                and socket.client_state is WebSocketState.CONNECTED
-            ):
-                await socket.close(1011)
-        except* (SQLAlchemyError, DatabaseError) as group:
-            if not all(is_lost(error) for error in _leaves(group)):
-                raise
-            log.warning("bridge.database_away", sandbox=grant.sandbox_id)
-            if (
-                socket.application_state is WebSocketState.CONNECTED
-                and socket.client_state is WebSocketState.CONNECTED
-            ):
-                await socket.close(_TRY_AGAIN, "the database is away")
+            log.info("bridge.disconnected", sandbox=grant.sandbox_id, why=type(_leaves(group)[0]).__name__)
+            await _close(socket, 1011)
+        except* Exception as group:
+            if all(is_lost(error) for error in _leaves(group)):
+                log.warning("bridge.database_away", sandbox=grant.sandbox_id)
+                await _close(socket, _TRY_AGAIN, "the database is away")
+            else:
+                log.exception("bridge.failed", sandbox=grant.sandbox_id)
+                await _close(socket, 1011, "the server had a fault")
         finally:
             if connection is not None and self._connections.get(grant.sandbox_id) is connection:
                 del self._connections[grant.sandbox_id]
@@ -376,7 +383,7 @@ class Bridge:
         older = self._connections.get(connection.grant.sandbox_id)
         self._connections[connection.grant.sandbox_id] = connection
         if older is not None:
-            await older.close(CLOSE_REPLACED, "another connection of this sandbox took over")
+            await _close(older.socket, CLOSE_REPLACED, "another connection of this sandbox took over")
 
     async def checkpoint(self) -> None:
         """Write the parts that are being written, about once a second, for as long as the process runs."""
@@ -394,20 +401,24 @@ class Bridge:
         rows = [(part_id, part) for part_id in dirty if (part := channel.open_parts.get(part_id)) is not None]
         if not rows:
             return
-        async with self.journal.engine.begin() as connection:
-            # under the session's row: a part that was just made whole is not brought back
-            await connection.exec_driver_sql(
-                "SELECT 1 FROM sessions WHERE id = %(id)s FOR UPDATE", {"id": channel.session_id}
-            )
-            for part_id, part in rows:
-                if part_id in channel.open_parts:
-                    await connection.execute(
-                        _UPSERT,
-                        {
-                            "s": channel.session_id,
-                            "p": part_id,
-                            "t": part.turn_id,
-                            "k": part.kind,
-                            "x": part.text.replace("\x00", "\ufffd"),
-                        },
-                    )
+        try:
+            async with self.journal.engine.begin() as connection:
+                # under the session's row: a part that was just made whole is not brought back
+                await connection.exec_driver_sql(
+                    "SELECT 1 FROM sessions WHERE id = %(id)s FOR UPDATE", {"id": channel.session_id}
+                )
+                for part_id, part in rows:
+                    if part_id in channel.open_parts:
+                        await connection.execute(
+                            _UPSERT,
+                            {
+                                "s": channel.session_id,
+                                "p": part_id,
+                                "t": part.turn_id,
+                                "k": part.kind,
+                                "x": part.text.replace("\x00", "\ufffd"),
+                            },
+                        )
+        except BaseException:
+            channel.dirty_parts |= {part_id for part_id, _ in rows if part_id in channel.open_parts}
+            raise
