@@ -15,18 +15,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydantic import ValidationError
-from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from openinspect.blobs.store import BlobStore
-from openinspect.db.tables import diffs, session_targets
-from openinspect.problems import Invalid, NotFound, ProblemError, TooLarge
+from openinspect.problems import Invalid, ProblemError, TooLarge
 from openinspect.protocol.diffs import RepositoryDiff
-from openinspect.sessions import attachments
+from openinspect.sessions import attachments, diffs
 from openinspect.sessions.log import Journal
 
 from .bridge import Bridge
@@ -58,23 +55,8 @@ def create_app(journal: Journal, bridge: Bridge, blobs: BlobStore, mounts: Seque
     async def diff(request: Request) -> Response:
         who = await grant(request)
         told = await _diff(request)
-        directory = request.path_params["directory"]
         async with journal.engine.begin() as connection:
-            known = await connection.scalar(
-                select(session_targets.c.directory).where(
-                    session_targets.c.session_id == who.session_id, session_targets.c.directory == directory
-                )
-            )
-            if known is None:
-                raise NotFound("directory_unknown", "This is not a repository of the session.")
-            body = told.model_copy(update={"directory": directory}).model_dump(mode="json")
-            statement = insert(diffs).values(session_id=who.session_id, directory=directory, body=body)
-            await connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["session_id", "directory"],
-                    set_={"body": statement.excluded.body, "updated_at": func.now()},
-                )
-            )
+            await diffs.keep(connection, who.session_id, request.path_params["directory"], told)
         return Response(status_code=204)
 
     async def health(_request: Request) -> Response:

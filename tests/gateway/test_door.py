@@ -1,0 +1,41 @@
+"""What a sandbox tells of its work trees is kept for its own session's repositories, and for nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from openinspect.testing.repositories import SampleRepository
+from openinspect.testing.running_server import running_server
+from openinspect.testing.sandbox_double import DoubleProvider
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_newest_difference_of_each_repository_is_kept(database_url: str, tmp_path: Path) -> None:
+    source = SampleRepository.create(tmp_path / "source", {"a.txt": "one\n"})
+    provider = DoubleProvider(tmp_path / "data" / "door" / "gateway.sock", behaviour=None)
+    async with running_server(database_url, tmp_path / "data", provider=provider) as server:
+        added = await server.http.post("/api/repositories", json={"path": str(source.path)})
+        assert added.status_code == 201, added.text
+        name = added.json()["name"]
+        session = await server.session("go", targets=[{"repository": name}])
+        box = await provider.box()
+        door = httpx2.AsyncHTTPTransport(uds=str(server.door))
+        headers = {"authorization": f"Bearer {box.token}"}
+        async with httpx2.AsyncClient(transport=door, base_url="http://door", headers=headers) as inside:
+
+            async def tell(directory: str, head: str) -> httpx2.Response:
+                told = {"directory": "told", "base_sha": "a" * 40, "head_sha": head, "files": []}
+                return await inside.put(f"/bridge/diffs/{directory}", json=told)
+
+            for head in ("b" * 40, "c" * 40):
+                assert (await tell(name, head)).status_code == 204
+            refused = await tell("elsewhere", "b" * 40)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (404, "directory_unknown")
+            inside.headers["authorization"] = "Bearer made up"
+            assert (await tell(name, "d" * 40)).status_code == 401
+        kept = (await server.get(f"/sessions/{session['id']}/diff"))["repositories"]
+        assert [(one["directory"], one["head_sha"]) for one in kept] == [(name, "c" * 40)]
