@@ -1,4 +1,4 @@
-"""Big bytes, by key: attachments now, snapshots and agent memory later. One contract over obstore: a folder here, or a bucket by URL.
+"""Big bytes, by key: the pictures of prompts. Kept in a folder, by way of obstore.
 
 Keys are ``/``-separated and made by us, never taken from a person. ``get`` of a key that is not there raises ``NotFound``; ``delete`` may be
 repeated. Everything that belongs to a session lies under ``sessions/<id>/``, so that it goes with it.

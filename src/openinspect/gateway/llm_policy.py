@@ -2,8 +2,8 @@
 
 A request goes on when it is one of the generation paths of its provider's API (``Endpoint``), names a model that the session may use, and asks
 for nothing that would run, fetch or be kept at the provider: its web search, fetch, code execution, file stores, stored conversations, batches,
-remote MCP servers, background work, addresses of images or documents that the provider would fetch. Those would be a way out of the sandbox that
-passes neither the egress rules nor the meter. Tools that the agent itself runs are its own affair.
+remote MCP servers, background work, addresses of images or documents that the provider would fetch. Those would be a way out of the sandbox, which
+has no network, and past the meter. Tools that the agent itself runs are its own affair.
 
 The body that goes on is written anew from what was read here, so that no reader at the provider can understand it otherwise than we did.
 ``store`` is turned off rather than refused (OpenAI's API has it on by default), and usage is asked for in streams that would not report it.
