@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import httpx2
 from playwright.sync_api import Route, expect
@@ -10,6 +11,8 @@ from playwright.sync_api import Route, expect
 from openinspect.testing.live_server import LiveServer
 
 from .conftest import signin_token
+
+MINUTES = 180_000
 
 
 def test_a_member_is_added_and_signs_in_by_the_link(visit, browser, live: LiveServer, relay, watch) -> None:
@@ -120,6 +123,49 @@ def test_a_clone_may_take_longer_than_other_calls(visit, relay) -> None:
         },
     )
     expect(page.get_by_text("large is ready to be worked on.")).to_be_visible()
+
+
+def test_an_empty_repository_gets_its_first_commit(visit, tmp_path) -> None:
+    path = tmp_path / "fresh"
+    subprocess.run(["git", "init", "-q", "-b", "main", str(path)], check=True)
+    page = visit("/settings/repositories")
+    page.get_by_label("Folder or address").fill(str(path))
+    page.get_by_role("button", name="Add repository").click()
+    expect(page.get_by_role("listitem").filter(has_text="fresh")).to_contain_text("empty")
+    page.goto("/")
+    page.get_by_role("button", name="Repository").click()
+    page.get_by_role("option", name="fresh").click()
+    expect(page.get_by_role("button", name="Branch to begin from")).to_contain_text("No branch yet")
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill(
+        "write a.txt: x\nrun: git add -A && git commit -q -m 'The first' && git push -q -u origin HEAD"
+    )
+    prompt.press("Control+Enter")
+    page.wait_for_url(re.compile(r"/sessions/ses_"))
+    timeline = page.get_by_role("log", name="Timeline")
+    expect(timeline.get_by_text("fresh is empty: the work begins with its first commit.")).to_be_attached(
+        timeout=MINUTES
+    )
+    expect(page.get_by_role("status").filter(has_text="Done")).to_be_attached(timeout=MINUTES)
+    page.get_by_role("button", name="Changes and details").click()
+    expect(
+        page.get_by_role("tabpanel", name="Changes").get_by_role("button", name=re.compile(r"a\.txt"))
+    ).to_be_visible()
+
+
+def test_a_session_that_is_not_there_leads_back_to_the_others(visit, relay, watch) -> None:
+    watch.expected = ("Failed to load resource",)
+    page = visit("/sessions/ses_01zzzzzzzzzzzzzzzzzzzzzzzz", phone=True)
+    expect(page.get_by_role("heading", name="This session does not exist")).to_be_visible()
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+    page.get_by_role("link", name="All sessions", exact=True).click()
+    page.wait_for_url(f"{relay.url}/")
+
+
+def test_every_page_of_the_settings_is_in_sight_on_a_phone(visit) -> None:
+    page = visit("/settings/models", phone=True)
+    for link in page.get_by_role("navigation", name="Settings").get_by_role("link").all():
+        expect(link).to_be_in_viewport(ratio=1)
 
 
 def test_keys_lead_everywhere(visit, relay, session: str) -> None:

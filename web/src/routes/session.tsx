@@ -1,4 +1,4 @@
-import { getRouteApi, useNavigate, useRouterState } from "@tanstack/react-router";
+import { Link, getRouteApi, useNavigate, useRouterState } from "@tanstack/react-router";
 import { useCallback, useEffect, useRef, useState, useSyncExternalStore } from "react";
 import { POST, given } from "@/api/client";
 import { SessionComposer } from "@/components/composer/session-composer";
@@ -13,7 +13,7 @@ import { Todos } from "@/components/session/todos";
 import { useKeys } from "@/components/shell/keys";
 import { useCan } from "@/components/shell/me";
 import { Timeline } from "@/components/timeline/timeline";
-import { Button } from "@/components/ui/button";
+import { Button, buttonClass } from "@/components/ui/button";
 import { Dialog } from "@/components/ui/dialog";
 import { complain } from "@/components/ui/toasts";
 import { queries } from "@/api/queries";
@@ -38,18 +38,35 @@ function Loaded() {
   const state = useView((view) => view.state);
   const problem = useView((view) => view.problem);
   const deleted = useView((view) => view.connection.state === "ended" && view.connection.because === "deleted");
-  if (deleted) return <Page title="This session was deleted." text="What was pushed and its pull requests are still there." />;
+  if (deleted) {
+    return (
+      <Page title="This session was deleted." text="What was pushed and its pull requests are still there.">
+        <AllSessions look="primary" />
+      </Page>
+    );
+  }
   if (state === "failed" && problem) {
     return (
       <Page title={problem.message} text={problem.remedy}>
-        <Button look="primary" onClick={() => loadAgain(store)}>
-          Try again
-        </Button>
+        {problem.status !== 404 && (
+          <Button look="primary" onClick={() => loadAgain(store)}>
+            Try again
+          </Button>
+        )}
+        <AllSessions look={problem.status === 404 ? "primary" : "secondary"} />
       </Page>
     );
   }
   if (state === "loading") return <Loading />;
   return <Session />;
+}
+
+function AllSessions({ look }: { look: "primary" | "secondary" }) {
+  return (
+    <Link to="/" className={buttonClass(look)}>
+      All sessions
+    </Link>
+  );
 }
 
 function Loading() {

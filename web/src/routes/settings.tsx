@@ -22,7 +22,7 @@ export function SettingsLayout() {
   return (
     <main className="scroll-thin min-h-0 flex-1 overflow-y-auto">
       <div className="mx-auto grid w-full max-w-[60rem] gap-x-10 gap-y-6 px-4 py-6 sm:px-8 sm:py-12 md:grid-cols-[10.5rem_1fr]">
-        <nav aria-label="Settings" className="scroll-thin -mx-4 flex gap-0.5 self-start overflow-x-auto px-4 md:sticky md:top-0 md:mx-0 md:flex-col md:px-0">
+        <nav aria-label="Settings" className="-mx-2 flex flex-wrap gap-0.5 self-start md:sticky md:top-0 md:mx-0 md:flex-col">
           <h2 className="mb-2 hidden px-2 text-xs font-medium text-ink-3 md:block">Settings</h2>
           {pages.map(({ to, label, Sign }) => (
             <Link

@@ -75,7 +75,7 @@ export function SessionComposer({ area, onStop }: { area: RefObject<HTMLTextArea
         blocked={full ? `${plural(unfinished, "prompt")} are unfinished: wait for one, or cancel one.` : undefined}
         onSend={() => void send()}
         sendLabel={unfinished > 0 ? "Queue" : "Send"}
-        placeholder={unfinished > 0 ? "Ask for what comes next…" : "Ask for a change…"}
+        placeholder={unfinished > 0 ? "Ask for what comes next…" : standing.prompts.length > 0 ? "Ask for a change…" : "Describe a task…"}
         tools={<ModelPicker side="top" value={model} onPick={setChoice} />}
         actions={
           running && (

@@ -139,8 +139,8 @@ export function HomeComposer() {
                 label="Branch to begin from"
                 icon={<GitBranch />}
                 value={branch ?? repository.default_branch ?? branches.find((one) => one.is_default)?.name ?? null}
-                placeholder="Default branch"
-                empty={branchesError ? asProblem(branchesError).message : "This repository has no branch yet."}
+                placeholder={branches.length > 0 ? "Default branch" : "No branch yet"}
+                empty={branchesError ? asProblem(branchesError).message : "This repository is empty: the work begins with its first commit."}
                 options={branches.map((one) => ({ value: one.name, label: one.name, hint: one.is_default ? "Default" : undefined }))}
                 onPick={setBranch}
               />

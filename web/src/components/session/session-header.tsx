@@ -70,9 +70,11 @@ export function SessionHeader({ panel, onPanel }: { panel: PanelName | null; onP
           <PullRequestMark pullRequest={one} />
         </button>
       ))}
-      <span className="hidden text-xs text-ink-3 tabular md:block" title="What the models have cost so far">
-        {money(standing.cost_usd)}
-      </span>
+      {standing.prompts.length > 0 && (
+        <span className="hidden text-xs text-ink-3 tabular md:block" title="What the models have cost so far">
+          {money(standing.cost_usd)}
+        </span>
+      )}
       <StateStrip />
       <Menu
         label="More"

@@ -27,7 +27,7 @@ describe("the four truths", () => {
   it("are told apart", () => {
     expect(words(base)).toEqual(["Active", "Ready", "Working", "Live"]);
     expect(words({ ...base, activity: "waiting" })[2]).toBe("Waiting for you");
-    expect(words({ ...base, sandbox: null, activity: "idle" })).toEqual(["Active", "None", "Not running", "Live"]);
+    expect(words({ ...base, sandbox: null, activity: "idle" })).toEqual(["Active", "Not started", "Not running", "Live"]);
   });
   it("never take one's own lost connection for the agent's", () => {
     expect(words(base, { state: "waiting", since: 0, retryAt: 0, attempt: 3 })).toEqual(["Active", "Ready", "Working", "Offline"]);

@@ -20,7 +20,7 @@ function sandboxTruth({ sandbox, prompts }: SessionDetail): Truth {
   const why = sandbox?.reason ?? "";
   switch (sandbox?.state) {
     case undefined:
-      return { name, word: "None", tone: "quiet", explain: prompts.length > 0 ? "None yet." : "One starts with the first prompt." };
+      return { name, word: "Not started", tone: "quiet", explain: prompts.length > 0 ? "There is none yet." : "One starts with the first prompt." };
     case "requested":
       return { name, word: "Requested", tone: "accent", explain: "Waiting for a place to run." };
     case "booting":

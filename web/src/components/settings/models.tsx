@@ -30,23 +30,25 @@ export function ModelsPage() {
               {models.map((one) => (
                 <Row key={one.id} dim={!one.available}>
                   {one.scripted && one.available ? (
-                    <FlaskConical className="size-4 shrink-0 text-warn" aria-label="scripted" />
+                    <FlaskConical className="size-4 shrink-0 text-warn max-sm:mt-0.5 max-sm:self-start" aria-label="scripted" />
                   ) : one.available ? (
-                    <CircleCheck className="size-4 shrink-0 text-good" aria-label="available" />
+                    <CircleCheck className="size-4 shrink-0 text-good max-sm:mt-0.5 max-sm:self-start" aria-label="available" />
                   ) : (
-                    <CircleMinus className="size-4 shrink-0 text-ink-3" aria-label="not available" />
+                    <CircleMinus className="size-4 shrink-0 text-ink-3 max-sm:mt-0.5 max-sm:self-start" aria-label="not available" />
                   )}
-                  <span className="font-medium">{one.name}</span>
-                  <span className="min-w-0 truncate font-mono text-xs text-ink-3">{one.id}</span>
-                  {one.id === server.default_model && <span className="rounded-full bg-accent-soft px-2 py-px text-xs font-medium text-accent">default</span>}
-                  <span className="ml-auto text-xs text-ink-3">
-                    {one.efforts.map((effort, at) => (
-                      <span key={effort}>
-                        {at > 0 && " · "}
-                        <span className={effort === one.default_effort ? "font-medium text-ink-2" : ""}>{effort}</span>
-                      </span>
-                    ))}
-                  </span>
+                  <div className="flex min-w-0 flex-1 flex-wrap items-center gap-x-3 gap-y-0.5">
+                    <span className="font-medium">{one.name}</span>
+                    <span className="min-w-0 truncate font-mono text-xs text-ink-3">{one.id}</span>
+                    {one.id === server.default_model && <span className="rounded-full bg-accent-soft px-2 py-px text-xs font-medium text-accent">default</span>}
+                    <span className="text-xs text-ink-3 max-sm:w-full sm:ml-auto">
+                      {one.efforts.map((effort, at) => (
+                        <span key={effort}>
+                          {at > 0 && " · "}
+                          <span className={effort === one.default_effort ? "font-medium text-ink-2" : ""}>{effort}</span>
+                        </span>
+                      ))}
+                    </span>
+                  </div>
                 </Row>
               ))}
             </Rows>

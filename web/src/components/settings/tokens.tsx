@@ -14,6 +14,7 @@ import { Dialog } from "@/components/ui/dialog";
 import { Empty } from "@/components/ui/empty";
 import { Field, Select } from "@/components/ui/field";
 import { ProblemNote } from "@/components/ui/problem-note";
+import { day } from "@/components/ui/words";
 import { Row, Rows, SettingsPage, Waiting } from "./parts";
 
 export function TokensPage() {
@@ -53,16 +54,23 @@ function TokenRow({ token }: { token: Token }) {
       <div className="min-w-0 flex-1">
         <p className="truncate font-medium">{token.name}</p>
         <p className="text-xs text-ink-3">
-          {token.scopes.includes("*") ? "All that you may" : token.scopes.join(", ")} · made {new Date(token.created_at).toLocaleDateString()}
+          {token.scopes.includes("*") ? "All that you may" : token.scopes.join(", ")} · made {day(token.created_at)}
           {token.expires_at && (
             <>
               {" · "}
-              {expired ? "expired" : "until"} {new Date(token.expires_at).toLocaleDateString()}
+              {expired ? "expired" : "until"} {day(token.expires_at)}
             </>
+          )}
+          {" · "}
+          {token.last_used_at ? (
+            <>
+              last used: <Ago at={token.last_used_at} />
+            </>
+          ) : (
+            "never used"
           )}
         </p>
       </div>
-      <span className="text-xs text-ink-3">{token.last_used_at ? <>used <Ago at={token.last_used_at} /></> : "never used"}</span>
       <Button look="danger" size="sm" onClick={() => setAsking(true)}>
         Revoke
       </Button>

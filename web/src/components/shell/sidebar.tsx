@@ -1,6 +1,6 @@
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
-import { Command, LogOut, Monitor, Moon, PanelLeft, Plus, Settings, Sun } from "lucide-react";
+import { LogOut, Monitor, Moon, PanelLeft, Plus, Search, Settings, Sun } from "lucide-react";
 import { useSyncExternalStore } from "react";
 import { sessionsQuery } from "@/api/queries";
 import { setTheme, useTheme } from "@/appearance/theme";
@@ -69,7 +69,7 @@ export function Sidebar({ current, rail, onCommands }: { current: string | null;
           <Plus className="size-4" />
         </RailLink>
         <button type="button" onClick={onCommands} title={`Find (${MOD}K)`} className="flex h-8 items-center gap-2.5 rounded-md px-2 text-sm text-ink-2 hover:bg-hover hover:text-ink">
-          <Command className="size-4 shrink-0" aria-hidden />
+          <Search className="size-4 shrink-0" aria-hidden />
           <span className={open ? "hidden flex-1 text-left lg:block" : "sr-only"}>Find</span>
           {open && <span className="hidden text-2xs text-ink-3 lg:block">{MOD}K</span>}
         </button>
@@ -160,7 +160,7 @@ export function PhoneBar({ onCommands }: { onCommands: () => void }) {
         <Logo /> Open-Inspect
       </Link>
       <Button look="ghost" size="icon" aria-label="Find" onClick={onCommands}>
-        <Command className="size-4" />
+        <Search className="size-4" />
       </Button>
       <Button look="ghost" size="icon" aria-label="Settings" onClick={() => navigate({ to: "/settings/profile" })}>
         <Settings className="size-4" />

@@ -21,10 +21,10 @@ export function QuestionRow({ item }: { item: QuestionItem }) {
         {open ? (
           <span>
             The agent waits for an answer until <time dateTime={item.deadline} title={exact(item.deadline)}>{clock(item.deadline)}</time>
-            {item.fallback && <>; then it goes on with: {item.fallback}</>}
+            {item.fallback && <>. After that it is told: “{item.fallback}”</>}
           </span>
         ) : (
-          <span>{item.outcome === "answered" ? `${item.by?.name ?? "Somebody"} answered` : item.outcome === "timed_out" ? `Nobody answered in time; it went on with: ${item.fallback}` : "No longer asked"}</span>
+          <span>{item.outcome === "answered" ? `${item.by?.name ?? "Somebody"} answered` : item.outcome === "timed_out" ? `Not answered in time. The agent was told: “${item.fallback}”` : "No longer asked"}</span>
         )}
       </header>
       {open && can("sessions.prompt") ? (
@@ -84,7 +84,7 @@ function AnswerForm({ item }: { item: QuestionItem }) {
               />
               <span>
                 <span className="font-medium">{option.label}</span>
-                {option.description && <span className="block text-ink-2">{option.description}</span>}
+                {option.description && option.description !== option.label && <span className="block text-ink-2">{option.description}</span>}
               </span>
             </label>
           ))}
