@@ -146,5 +146,7 @@ def test_other_prompts_get_the_playground_or_an_explanation(demo: ScriptedModel,
     agent = SmallAgent(demo, sample)
     assert agent.run("say: hello").startswith("hello")
     said = agent.run("Write a poem about the sea")
-    assert "No scenario" in said
-    assert "fix the failing test" in said
+    assert "not a language model" in said
+    assert "ANTHROPIC_API_KEY" in said
+    assert "“Fix the failing test”" in said
+    assert "“run: make test”" in said

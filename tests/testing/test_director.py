@@ -108,7 +108,7 @@ def test_it_says_where_it_is_lost():
     said = text(conversation("find it", "something else"))
     assert "After step “grep” no step fits" in said
     assert "something else" in said
-    assert "No scenario" in text(conversation("sing"))
+    assert "not a language model" in text(conversation("sing"))
     assert "never made" in text(conversation("find it", "nothing", "more"))
     assert "wants the tool “bash”" not in text(conversation("find it", tools=["read", "bash"]))
     assert "offered are: none" in text(conversation("find it", tools=[]))
@@ -116,7 +116,7 @@ def test_it_says_where_it_is_lost():
 
 def test_headers_models_and_turns_choose_a_scenario():
     assert text(conversation("x", headers={"x-test": "yes"})) == "A header."
-    assert "No scenario" in text(conversation("x", turn=2))
+    assert "not a language model" in text(conversation("x", turn=2))
     small = conversation("x", turn=2)
     small.model = "small-1"
     assert text(small) == "The second prompt."

@@ -76,10 +76,10 @@ def direct(
         name, pieces, length = _play(scenario, conversation, values)
         return _answer(scenario.name, name, pieces, conversation, attempts, pace, length)
     except (Lost, TemplateError) as error:
-        where = f"scenario “{scenario.name}”" if scenario else "no scenario"
-        text = f"[scripted model, script “{script.name}”, {where}] {error}"
-        if scenario is None and script.otherwise is not None:
-            text = render_text(script.otherwise, values)
+        if scenario is not None:
+            text = f"[scripted model, script “{script.name}”, scenario “{scenario.name}”] {error}"
+        else:
+            text = str(error) if script.otherwise is None else render_text(script.otherwise, values)
         return Answer([Text(text, pace / 1000)], scenario=scenario.name if scenario else "", step="lost")
 
 
@@ -107,8 +107,17 @@ def _scenario(script: Script, conversation: Conversation, values: dict[str, str]
         if captured is not None:
             values.update(captured)
             return scenario
-    known = "; ".join(f"“{scenario.name}”" for scenario in script.scenarios)
-    raise Lost(f"No scenario is for the prompt “{conversation.prompt[:200]}”. This script can do: {known}.")
+    raise Lost(_nothing_for(script, conversation.prompt))
+
+
+def _nothing_for(script: Script, prompt: str) -> str:
+    """Said to a person who asked for what no scenario is for, most likely without knowing that this is no language model."""
+    known = "\n".join(f"- {scenario.about or scenario.name}" for scenario in script.scenarios)
+    return (
+        f"This is a scripted model, not a language model: it can do what its script “{script.name}” says, and nothing in there is for the "
+        f"prompt “{prompt[:200]}”. I changed nothing.\n\nFor a real model set ANTHROPIC_API_KEY or OPENAI_API_KEY where the server runs and "
+        f"start it again (`make stop`, then `make run`).\n\nThis script knows:\n\n{known}"
+    )
 
 
 def _play(

@@ -188,6 +188,8 @@ class Scenario(_Strict):
     """What to do about one kind of prompt."""
 
     name: str
+    about: str = ""
+    """What it can do, in plain words, for people whose prompt no scenario is for."""
     when: When = Field(default_factory=When)
     steps: list[Step] = Field(default_factory=list)
     each_line: list[LineRule] = Field(default_factory=list)
@@ -222,7 +224,7 @@ class Script(_Strict):
     """What the models endpoint lists; empty for a fitting default."""
     include: list[str] = Field(default_factory=list)
     otherwise: Template | None = None
-    """Said when no scenario fits; the default says which ones there are."""
+    """Said when no scenario fits; the default says that this is no language model, and what it can do."""
     scenarios: list[Scenario] = Field(min_length=1)
 
 
