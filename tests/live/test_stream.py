@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import orjson
 import pytest
+import structlog
 import websockets
 
 from openinspect.api import stream_routes
@@ -270,3 +271,21 @@ async def test_a_stream_that_nobody_reads_holds_nothing(database_url: str, tmp_p
         assert services.hub.watched() == [session_id]
         await begun.aclose()  # type: ignore[attr-defined]
         assert services.hub.watched() == []
+
+
+async def test_a_defect_of_the_stream_is_logged_and_closes_it(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defective(*_: object) -> AsyncIterator[bytes]:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(stream_routes, "follow", defective)
+    async with running_server(database_url, tmp_path, jobs=False) as server:
+        session_id = (await server.session())["id"]
+        with structlog.testing.capture_logs() as logged:
+            async with server.watch(session_id) as watching:
+                with pytest.raises(websockets.ConnectionClosed):
+                    while True:
+                        await watching.next()
+        assert watching.socket.close_code == 1011
+        assert [entry["log_level"] for entry in logged if entry["event"] == "stream.failed"] == ["error"]

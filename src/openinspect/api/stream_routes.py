@@ -131,10 +131,7 @@ class _Watching:
             code, reason = 1011, "the server had a fault"
             for task in done:
                 code, reason = self._closing(task.exception())
-            if (
-                self.socket.application_state is WebSocketState.CONNECTED
-                and self.socket.client_state is WebSocketState.CONNECTED
-            ):
+            if self._connected():
                 if code == 4429:
                     await self.socket.send_text(Resume(reason=reason).model_dump_json())
                 await self.socket.close(code, reason)
@@ -145,6 +142,10 @@ class _Watching:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             presence.remove(self.channel.session_id, self)
+
+    def _connected(self) -> bool:
+        states = (self.socket.application_state, self.socket.client_state)
+        return states == (WebSocketState.CONNECTED, WebSocketState.CONNECTED)
 
     def _closing(self, error: BaseException | None) -> tuple[int, str]:
         match error:
@@ -158,7 +159,9 @@ class _Watching:
                 return 4400, "the message was not understood"
             case TimeoutError():
                 return 1001, "silent for too long"
-            case WebSocketDisconnect() | RuntimeError() | None:
+            case WebSocketDisconnect() | None:
+                return 1000, ""
+            case RuntimeError() if not self._connected():  # said by a socket that is closed already
                 return 1000, ""
         if is_lost(error):
             return 1013, "the database is away: resume from your cursor"
