@@ -15,6 +15,7 @@ from openinspect.problems import ProblemError
 
 from . import code_commands, server_commands, session_commands
 from .console import error_console
+from .text import as_called, clean
 
 app = typer.Typer(
     name="openinspect",
@@ -83,7 +84,7 @@ def main() -> None:
 
 def _fail(message: str, remedy: str) -> None:
     console = error_console()
-    console.print(f"error: {message}", style="red", markup=False, soft_wrap=True)
+    console.print(f"error: {as_called(clean(message))}", style="red")
     if remedy:
-        console.print(f"  → {remedy}", markup=False, soft_wrap=True)
+        console.print(f"  → {as_called(clean(remedy))}")
     sys.exit(1)

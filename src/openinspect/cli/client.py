@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from openinspect.problems import ProblemError, Unavailable
+from openinspect.problems import Invalid, ProblemError, Unavailable
 from openinspect.settings import Settings
+
+from .text import program
 
 SERVER_FILE = "server.json"
 CALL_SECONDS = 60.0
@@ -114,7 +117,9 @@ class Client:
                 )
         except OSError as error:
             raise Unavailable(
-                "file_unreadable", f"{file} can't be read: {error.strerror}.", "Check the path."
+                "file_unreadable",
+                f"{file} can't be read: {error.strerror}.",
+                f"See whether it is there: ls -l {file}",
             ) from error
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
@@ -144,6 +149,13 @@ class Client:
         )
 
 
+def an_id(text: str, what: str, where: str) -> str:
+    """What a person gave as an id, when it can be one: it becomes part of an address. ``where`` says how to find the right one."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,200}", text):
+        raise Invalid("no_id", f"“{text}” is no {what}.", where)
+    return text
+
+
 def _messages(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         if line.startswith("data: "):
@@ -158,7 +170,9 @@ def _problem(status: int, content: bytes) -> ApiError:
         problem = ApiError(told["code"], told["message"], told.get("remedy", ""))
     except (ValueError, KeyError, TypeError):
         problem = ApiError(
-            "http_error", f"The server answered with status {status}.", "Look at the server's log."
+            "http_error",
+            f"The server answered with status {status}.",
+            "Its log says why; `openinspect doctor` says where its data folder is.",
         )
     problem.status = status
     return problem
@@ -172,7 +186,7 @@ def connect(settings: Settings) -> Client:
             raise Unavailable(
                 "token_missing",
                 "OPENINSPECT_URL is set, but not OPENINSPECT_TOKEN.",
-                "Make a token in the page's settings, and set it.",
+                f"Make one where the server runs, `{program()} tokens create NAME`, or in the page's settings; then: export OPENINSPECT_TOKEN=…",
             )
         return Client(url.rstrip("/"), token)
     record = read_record(settings)

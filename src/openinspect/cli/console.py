@@ -15,18 +15,19 @@ from openinspect.problems import Invalid
 from openinspect.settings import Settings
 
 from .client import Client, connect
+from .text import one_line
 
 
 @lru_cache
 def out() -> Console:
-    """Results: standard output."""
-    return Console(highlight=False)
+    """Results: standard output. Text is printed as it is: what others wrote is no markup, and no line is broken but by the terminal."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @lru_cache
 def error_console() -> Console:
     """Progress and errors: standard error, so that results can be piped."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @lru_cache
@@ -56,7 +57,7 @@ def client() -> Iterator[Client]:
 
 def ask(question: str) -> None:
     """Go on only when a person says yes."""
-    if not typer.confirm(question):
+    if not typer.confirm(one_line(question)):
         raise typer.Exit(1)
 
 

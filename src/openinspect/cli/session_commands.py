@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from openinspect.problems import Invalid, Unavailable
-
-from . import cursors
-from .client import CLONE_SECONDS, Client
+from . import cursors, listing, pictures
+from .client import Client, an_id
 from .console import age, ask, client, error_console, out, settings
-from .transcript import Transcript, clean
+from .following import exit_as, follow_session, link, summarise
+from .listing import Column
+from .references import KEY_REMEDY, find, repository
+from .retrying import to_retry
+from .text import clean, money, one_line, program
+from .transcript import Transcript
 
 sessions = typer.Typer(help="Look at sessions, prompt them, follow them, end them.", no_args_is_help=True)
 
@@ -32,37 +33,6 @@ EffortOption = Annotated[str | None, typer.Option(help="How much the model think
 FollowOption = Annotated[
     bool, typer.Option("--follow/--detach", help="Follow the work, or leave it to itself.")
 ]
-
-_RECONNECT_SECONDS = (0.2, 0.5, 1, 2, 5)
-
-
-def find(api: Client, reference: str) -> str:
-    """A session's id by its whole id, or by how it ends."""
-    if reference.startswith("ses_") and len(reference) > 20:
-        return reference
-    page = api.get("/sessions", limit=100)
-    archived = api.get("/sessions", status="archived", limit=100)
-    found = [one["id"] for one in [*page["items"], *archived["items"]] if one["id"].endswith(reference)]
-    if len(found) == 1:
-        return found[0]
-    what = "No session" if not found else f"{len(found)} sessions"
-    raise Invalid(
-        "session_unclear",
-        f"{what} of the newest 100 ends with “{reference}”.",
-        "See `openinspect sessions list`.",
-    )
-
-
-def repository(api: Client, reference: str) -> str:
-    """The id of a repository: by name, by folder on the server's machine, or by an address that is cloned first."""
-    known = {one["name"].lower(): one["id"] for one in api.get("/repositories")}
-    if reference.lower() in known:
-        return known[reference.lower()]
-    if "://" in reference or (":" in reference and not Path(reference).exists()):
-        with error_console().status(f"Cloning {clean(reference)} …"):
-            return api.post("/repositories", {"url": reference}, seconds=CLONE_SECONDS)["id"]
-    folder = Path(reference).expanduser().absolute()
-    return api.post("/repositories", {"path": str(folder)})["id"]
 
 
 def run(
@@ -91,6 +61,7 @@ def run(
 
     While following, Ctrl-C leaves: the work goes on. The exit code is 0 when the task was completed, and 1 when it failed, was stopped or taken back.
     """
+    pictures.check(attach or [])
     with client() as api:
         targets = [{"repository": repository(api, one), "branch": branch} for one in repo or []]
         body: dict[str, Any] = {
@@ -114,107 +85,28 @@ def run(
             if as_json:
                 out().print_json(json.dumps(session))
             else:
-                out().print(session_id, highlight=False)
+                out().print(session_id)
                 error_console().print(
-                    f"It works by itself now. Follow it: openinspect sessions attach {session_id}\n{link(api, session_id)}"
+                    f"It works by itself now. Follow it: {program()} sessions attach {session_id}\n{link(api, session_id)}"
                 )
+                _say_scripted(api, session["model"])
             return
         if not as_json:
             error_console().print(
-                f"[dim]Session {session_id} · {session['model']} · {link(api, session_id)}[/dim]",
-                highlight=False,
+                f"Session {session_id} · {session['model']} · {link(api, session_id)}", style="dim"
             )
+            _say_scripted(api, session["model"])
         transcript = follow_session(api, session_id, until=prompt_id, as_json=as_json, verbose=verbose)
         if not as_json:
             summarise(api, session_id)
-        _exit_as(transcript, prompt_id)
+        exit_as(transcript, prompt_id)
 
 
-def link(api: Client, session_id: str) -> str:
-    return f"{api.url}/sessions/{session_id}"
-
-
-def follow_session(
-    api: Client,
-    session_id: str,
-    *,
-    after: int = 0,
-    until: str | None = None,
-    as_json: bool = False,
-    verbose: bool = False,
-) -> Transcript:
-    """Print a session as it goes on, over lost connections, until a prompt has ended or was taken back (or for ever)."""
-    transcript = Transcript(out(), verbose=verbose)
-    transcript.seq = after
-    failures = 0
-    try:
-        while until is None or until not in transcript.ended:
-            try:
-                with api.stream(session_id, transcript.seq) as messages:
-                    for message in messages:
-                        failures = 0
-                        _show(transcript, message, as_json)
-                        if until is not None and until in transcript.ended:
-                            break
-            except Unavailable as problem:
-                if failures == 0:
-                    error_console().print(
-                        f"[yellow]The connection was lost; the work goes on. Connecting again …[/yellow] [dim]{problem.code}[/dim]"
-                    )
-                time.sleep(_RECONNECT_SECONDS[min(failures, len(_RECONNECT_SECONDS) - 1)])
-                failures += 1
-                if failures > 60:
-                    raise
-    except KeyboardInterrupt:
+def _say_scripted(api: Client, model: str) -> None:
+    """Say so when it is not the model itself that answers."""
+    if any(one["id"] == model and one["scripted"] for one in api.get("/models")):
         error_console().print(
-            f"\n[yellow]Left; the work goes on.[/yellow] Come back: openinspect sessions attach {session_id}   Stop it: openinspect sessions stop {session_id}"
-        )
-        raise typer.Exit(130) from None
-    finally:
-        _keep_cursor(session_id, transcript.seq)
-    return transcript
-
-
-def _exit_as(transcript: Transcript, prompt_id: str) -> None:
-    """End the command as the prompt has: with exit code 0 when it was completed, else 1."""
-    if transcript.ended[prompt_id] != "completed":
-        raise typer.Exit(1)
-
-
-def _show(transcript: Transcript, message: dict[str, Any], as_json: bool) -> None:
-    if message["type"] == "events":
-        if as_json:
-            for event in message["events"]:
-                if event["seq"] > transcript.seq:
-                    transcript.seq = event["seq"]
-                    transcript.note_end(event["body"])
-                    print(json.dumps(event, ensure_ascii=False), flush=True)
-        else:
-            transcript.events(message["events"])
-    elif message["type"] == "deltas" and not as_json:
-        transcript.deltas(message["deltas"])
-
-
-def summarise(api: Client, session_id: str) -> None:
-    """What the session has left: pull requests, and where to look."""
-    session = api.get(f"/sessions/{session_id}")
-    for one in session["pull_requests"]:
-        out().print(
-            f"\nPull request #{one['number']} of {one['repository']}: {clean(one['title'])} [{one['state']}]",
-            markup=False,
-            highlight=False,
-        )
-        out().print(f"  {one['head']} → {one['base']}", markup=False, highlight=False)
-        if one["state"] == "open":
-            out().print(f"  merge it: openinspect repos merge {one['id']}", markup=False, highlight=False)
-    out().print(f"Page: {link(api, session_id)}", markup=False, highlight=False)
-
-
-def _keep_cursor(session_id: str, seq: int) -> None:
-    reason = cursors.keep(settings().data_dir, session_id, seq)
-    if reason is not None:
-        error_console().print(
-            f"[dim]Where you left could not be kept ({reason}): `sessions attach` will show everything.[/dim]"
+            f"A scripted model answers, which only knows what its script says. {KEY_REMEDY}", style="yellow"
         )
 
 
@@ -236,24 +128,41 @@ def list_sessions(
         out().print_json(json.dumps(page["items"]))
         return
     if not page["items"]:
-        out().print('No sessions yet. Start one: openinspect run "PROMPT" --repo PATH')
+        if search:
+            out().print(f"No {'archived ' if archived else ''}session has “{one_line(search)}” in its title.")
+        elif archived:
+            out().print("No session is archived.")
+        elif mine:
+            out().print(f'You have no sessions yet. Start one: {program()} run "PROMPT" --repo PATH')
+        else:
+            out().print(f'No sessions yet. Start one: {program()} run "PROMPT" --repo PATH')
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("session", "state", "title", "repository", "pull request", "cost", "when"):
-        table.add_column(column, overflow="ellipsis", no_wrap=column != "title")
+    rows: list[tuple[str, ...]] = []
     for one in page["items"]:
         state = one["activity"] if one["activity"] != "idle" else (one["last_outcome"] or "new")
         requests = ", ".join(f"#{pr['number']} {pr['state']}" for pr in one["pull_requests"])
-        table.add_row(
-            one["id"][-8:],
-            state,
-            clean(one["title"] or "—")[:60],
-            ", ".join(target["repository"] for target in one["targets"]),
-            requests,
-            f"${one['cost_usd']:.2f}",
-            age(one["updated_at"]),
+        repositories = ", ".join(target["repository"] for target in one["targets"])
+        rows.append(
+            (
+                one["id"][-8:],
+                state,
+                one_line(one["title"] or "—")[:60],
+                repositories,
+                requests,
+                money(one["cost_usd"]),
+                age(one["updated_at"]),
+            )
         )
-    out().print(table)
+    columns = (
+        Column("session"),
+        Column("state"),
+        Column("title", least=16),
+        Column("repository"),
+        Column("pull request", drop=1),
+        Column("cost", drop=3),
+        Column("when", drop=2),
+    )
+    listing.show(out(), columns, rows)
 
 
 @sessions.command()
@@ -269,16 +178,35 @@ def show(
         if as_json:
             out().print_json(json.dumps(detail))
             return
-        transcript = Transcript(out(), verbose=verbose)
+        transcript = Transcript(out(), session_id, verbose=verbose, live=False)
         while True:
             page = api.get(f"/sessions/{session_id}/events", after=transcript.seq, limit=1000)
             transcript.events(page["events"])
             if not page["more"]:
                 break
         waiting = [one for one in detail["prompts"] if one["status"] == "queued"]
+        for one in detail["open_parts"]:
+            out().print(f"\n{clean(one['text'])} …", style="dim italic" if one["kind"] == "reasoning" else "")
+        _say_what_runs(detail, transcript)
         for one in waiting:
-            out().print(f"queued  {one['id']}  {clean(one['text'])[:100]}", markup=False, style="dim")
+            out().print(f"queued  {one['id']}  {one_line(one['text'])[:100]}", style="dim")
         summarise(api, session_id)
+
+
+def _say_what_runs(detail: dict[str, Any], transcript: Transcript) -> None:
+    """What a session is doing at this moment, in a line for each."""
+    said = {
+        "queued": "It waits for its turn to begin.",
+        "starting": "Its sandbox starts.",
+        "running": "The agent works.",
+        "waiting": "The agent waits for an answer.",
+    }.get(detail["activity"])
+    if said is None:
+        return
+    out().print(f"\n{said}", style="cyan")
+    if detail["activity"] == "running":
+        for call in transcript.running.calls.values():
+            out().print(f"… {call.words} · {call.seconds:.0f} s", style="cyan")
 
 
 @sessions.command()
@@ -293,12 +221,20 @@ def attach(
     """Follow a session live, from where one left it. Ctrl-C leaves; the work goes on."""
     with client() as api:
         session_id = find(api, session)
+        detail = api.get(f"/sessions/{session_id}")
         after = 0 if from_start else cursors.read(settings().data_dir).get(session_id, 0)
         if after and not as_json:
             error_console().print(
-                f"[dim]From event {after} on, where you left it; --from-start shows all.[/dim]"
+                f"From event {after} on, where you left it; --from-start shows all.", style="dim"
             )
-        follow_session(api, session_id, after=after, as_json=as_json, verbose=verbose)
+        if not as_json and detail["activity"] == "idle":
+            error_console().print(
+                f"Nothing runs in this session now: what comes next is shown when somebody prompts it ({program()} sessions prompt "
+                f'{session_id} "TEXT"). Ctrl-C leaves.',
+                style="yellow",
+            )
+        known = detail["prompts"] if after else []
+        follow_session(api, session_id, after=after, as_json=as_json, verbose=verbose, prompts=known)
 
 
 @sessions.command()
@@ -313,32 +249,42 @@ def prompt(
     """Add a prompt to a session's queue."""
     with client() as api:
         session_id = find(api, session)
-        head = api.get(f"/sessions/{session_id}")["head"]
+        detail = api.get(f"/sessions/{session_id}")
         body = {"text": text, "model": model, "effort": effort, "client_request_id": uuid.uuid4().hex}
         queued = api.post(f"/sessions/{session_id}/prompts", body)
-        _follow_prompt(api, session_id, head, queued, follow, as_json)
+        _follow_prompt(api, detail, queued, follow, as_json)
 
 
 def _follow_prompt(
-    api: Client, session_id: str, after: int, queued: dict[str, Any], follow: bool, as_json: bool
+    api: Client, before: dict[str, Any], queued: dict[str, Any], follow: bool, as_json: bool
 ) -> None:
     """Follow a prompt that was just queued and end as it does, or only say which it is."""
     if not follow:
         if as_json:
             out().print_json(json.dumps(queued))
         else:
-            out().print(f"{queued['status']}: {queued['id']}", highlight=False)
+            out().print(f"{queued['status']}: {queued['id']}")
         return
-    transcript = follow_session(api, session_id, after=after, until=queued["id"], as_json=as_json)
-    _exit_as(transcript, queued["id"])
+    transcript = follow_session(
+        api,
+        before["id"],
+        after=before["head"],
+        until=queued["id"],
+        as_json=as_json,
+        prompts=before["prompts"],
+    )
+    exit_as(transcript, queued["id"])
 
 
 @sessions.command()
 def stop(session: SessionArg) -> None:
     """Stop the turn that is running."""
     with client() as api:
-        api.post(f"/sessions/{find(api, session)}/stop")
-    out().print("Stopping; it has ended within five seconds.")
+        session_id = find(api, session)
+        api.post(f"/sessions/{session_id}/stop")
+    out().print(
+        f"Told to stop; that takes five seconds at most. See how it ended: {program()} sessions show {session_id[-8:]}"
+    )
 
 
 @sessions.command()
@@ -347,23 +293,34 @@ def cancel(
 ) -> None:
     """Take a queued prompt back."""
     with client() as api:
-        api.call("DELETE", f"/sessions/{find(api, session)}/prompts/{prompt_id}")
+        session_id = find(api, session)
+        known = an_id(
+            prompt_id, "id of a prompt", f"See what is queued: {program()} sessions show {session_id}"
+        )
+        api.call("DELETE", f"/sessions/{session_id}/prompts/{known}")
     out().print("Taken back.")
 
 
 @sessions.command()
-def retry(session: SessionArg, follow: FollowOption = True, as_json: JsonFlag = False) -> None:
-    """Run the last prompt again, after it failed or was stopped."""
+def retry(
+    session: SessionArg,
+    prompt_id: Annotated[
+        str | None,
+        typer.Argument(
+            help="Id of the prompt, or its last characters.",
+            show_default="the newest that failed or was stopped",
+        ),
+    ] = None,
+    follow: FollowOption = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a prompt again that failed or was stopped."""
     with client() as api:
         session_id = find(api, session)
         detail = api.get(f"/sessions/{session_id}")
-        last = detail["prompts"][-1] if detail["prompts"] else None
-        if last is None:
-            raise Invalid(
-                "nothing_to_retry", "Nothing has been run in this session yet.", "Give it a prompt."
-            )
-        queued = api.post(f"/sessions/{session_id}/prompts/{last['id']}/retry")
-        _follow_prompt(api, session_id, detail["head"], queued, follow, as_json)
+        found = to_retry(api, session_id, prompt_id)
+        queued = api.post(f"/sessions/{session_id}/prompts/{found}/retry")
+        _follow_prompt(api, detail, queued, follow, as_json)
 
 
 @sessions.command()
@@ -374,9 +331,11 @@ def answer(
 ) -> None:
     """Answer what the agent asked."""
     with client() as api:
-        api.post(
-            f"/sessions/{find(api, session)}/questions/{question_id}", {"answers": [[one] for one in text]}
+        session_id = find(api, session)
+        known = an_id(
+            question_id, "id of a question", f"See what was asked: {program()} sessions show {session_id}"
         )
+        api.post(f"/sessions/{session_id}/questions/{known}", {"answers": [[one] for one in text]})
     out().print("Answered.")
 
 
@@ -384,8 +343,9 @@ def answer(
 def archive(session: SessionArg) -> None:
     """Put a session away; its sandbox is stopped, its files and transcript are kept."""
     with client() as api:
-        api.post(f"/sessions/{find(api, session)}/archive")
-    out().print("Archived. Bring it back with: openinspect sessions restore")
+        session_id = find(api, session)
+        api.post(f"/sessions/{session_id}/archive")
+    out().print(f"Archived. Bring it back with: {program()} sessions restore {session_id[-8:]}")
 
 
 @sessions.command()
@@ -405,6 +365,6 @@ def delete(
         session_id = find(api, session)
         detail = api.get(f"/sessions/{session_id}")
         if not yes:
-            ask(f"Delete “{clean(detail['title'] or session_id)}” with its files and transcript?")
+            ask(f"Delete “{detail['title'] or session_id}” with its files and transcript?")
         api.call("DELETE", f"/sessions/{session_id}")
     out().print("Deleted.")

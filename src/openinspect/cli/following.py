@@ -1,0 +1,116 @@
+"""Following a session: its stream, over lost connections, as a transcript; and what the session has left in the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import typer
+
+from openinspect.problems import Unavailable
+
+from . import cursors
+from .client import Client
+from .console import error_console, out, settings
+from .text import one_line, program
+from .transcript import Transcript
+
+_RECONNECT_SECONDS = (0.2, 0.5, 1, 2, 5)
+
+
+def link(api: Client, session_id: str) -> str:
+    return f"{api.url}/sessions/{session_id}"
+
+
+def follow_session(
+    api: Client,
+    session_id: str,
+    *,
+    after: int = 0,
+    until: str | None = None,
+    as_json: bool = False,
+    verbose: bool = False,
+    prompts: list[dict[str, Any]] | None = None,
+) -> Transcript:
+    """Print a session as it goes on, over lost connections, until a prompt has ended or was taken back (or for ever).
+
+    ``prompts``: those that were unfinished at ``after``.
+    """
+    transcript = Transcript(out(), session_id, verbose=verbose)
+    transcript.know(prompts or [])
+    transcript.seq = after
+    failures = 0
+    try:
+        while until is None or until not in transcript.ended:
+            try:
+                with api.stream(session_id, transcript.seq) as messages:
+                    for message in messages:
+                        failures = 0
+                        _show(transcript, message, as_json)
+                        if until is not None and until in transcript.ended:
+                            break
+            except Unavailable as problem:
+                if failures == 0:
+                    error_console().print(
+                        f"The connection was lost ({problem.code}); the work goes on. Connecting again …",
+                        style="yellow",
+                    )
+                time.sleep(_RECONNECT_SECONDS[min(failures, len(_RECONNECT_SECONDS) - 1)])
+                failures += 1
+                if failures > 60:
+                    raise
+    except KeyboardInterrupt:
+        transcript.close()
+        error_console().print(
+            f"\nLeft; what runs goes on.\n  come back: {program()} sessions attach {session_id}\n"
+            f"  stop it:   {program()} sessions stop {session_id}",
+            style="yellow",
+        )
+        raise typer.Exit(130) from None
+    finally:
+        transcript.close()
+        _keep_cursor(session_id, transcript.seq)
+    return transcript
+
+
+def exit_as(transcript: Transcript, prompt_id: str) -> None:
+    """End the command as the prompt has: with exit code 0 when it was completed, else 1."""
+    if transcript.ended[prompt_id] != "completed":
+        raise typer.Exit(1)
+
+
+def _show(transcript: Transcript, message: dict[str, Any], as_json: bool) -> None:
+    if message["type"] == "events":
+        if as_json:
+            for event in message["events"]:
+                if event["seq"] > transcript.seq:
+                    transcript.seq = event["seq"]
+                    transcript.note_end(event["body"])
+                    print(json.dumps(event, ensure_ascii=False), flush=True)
+        else:
+            transcript.events(message["events"])
+    elif message["type"] == "deltas" and not as_json:
+        transcript.deltas(message["deltas"])
+
+
+def summarise(api: Client, session_id: str) -> None:
+    """What the session has left: pull requests, and where to look."""
+    session = api.get(f"/sessions/{session_id}")
+    for one in session["pull_requests"]:
+        out().print(
+            f"\nPull request #{one['number']} of {one_line(one['repository'])}: {one_line(one['title'])} [{one['state']}]"
+        )
+        out().print(f"  {one_line(one['head'])} → {one_line(one['base'])}")
+        if one["state"] == "open":
+            out().print(f"  merge it: {program()} repos merge {one['id']}")
+    out().print(f"Page: {link(api, session_id)}")
+
+
+def _keep_cursor(session_id: str, seq: int) -> None:
+    reason = cursors.keep(settings().data_dir, session_id, seq)
+    if reason is not None:
+        error_console().print(
+            f"Where you left could not be kept ({reason}): `sessions attach` will show everything.",
+            style="dim",
+        )
