@@ -37,16 +37,19 @@ _FREE_WANTED_MIB = 10 * 1024
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
-async def run_checks(settings: Settings, providers: Sequence[SandboxProvider] | None = None) -> list[Finding]:
+async def run_checks(
+    settings: Settings, providers: Sequence[SandboxProvider] | None = None, *, server: int | None = None
+) -> list[Finding]:
     """All findings in a fixed order: the server's own, then each provider's (by default the local one's).
 
-    What a check runs into is a finding, not an error.
+    ``server`` is the process of the server that runs on this data folder, if one does. What a check runs into is a finding, not an error.
     """
     if providers is None:
         providers = [LocalProvider(settings)]
     asked: list[tuple[str, Callable[[], Awaitable[list[Finding]]]]] = []
     for name, check in _CHECKS.items():
         asked.append((name, lambda check=check: _in_thread(check, settings)))
+    asked.insert(_PORT_PLACE, ("port", lambda: _in_thread(lambda given: check_port(given, server), settings)))
     for provider in providers:
         asked.append((f"{provider.name} sandboxes", provider.check))
     answers: dict[int, list[Finding]] = {}
@@ -258,7 +261,8 @@ def check_data_folder(settings: Settings) -> Finding:
     return _ok("data folder", detail)
 
 
-def check_port(settings: Settings) -> Finding:
+def check_port(settings: Settings, server: int | None = None) -> Finding:
+    """``server``: the process that may have it, because it is the one of this data folder."""
     address = f"{settings.host}:{settings.port}"
     if settings.port == 0:
         return _ok("port", "a free one is chosen at start")
@@ -271,7 +275,7 @@ def check_port(settings: Settings) -> Finding:
             listener.bind(where)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return _port_in_use(settings.port, address)
+            return _port_in_use(settings.port, address, server)
         reason = error.strerror or type(error).__name__
         return _failed(
             "port",
@@ -281,15 +285,19 @@ def check_port(settings: Settings) -> Finding:
     return _ok("port", f"{address} is free")
 
 
-def _port_in_use(port: int, address: str) -> Finding:
+def _port_in_use(port: int, address: str, server: int | None) -> Finding:
     owner = _listener(port)
-    if owner is not None and "openinspect" in owner[1]:
-        return _ok("port", f"{address} is served by openinspect (process {owner[0]})")
+    if owner is not None and owner[0] == server:
+        return _ok("port", f"{address} is served by this data folder's server (process {server})")
     who = f"process {owner[0]}, `{owner[1][:60]}`" if owner else "a process that this user may not see"
+    if server is not None:
+        return _ok(
+            "port", f"this data folder's server (process {server}) runs on another port; {address} is {who}'s"
+        )
     return _warning(
         "port",
-        f"{address} is in use by {who}",
-        "If that is your openinspect server, all is well; else end it, or set OPENINSPECT_PORT to another one.",
+        f"{address} is in use by {who}, which is not this data folder's server",
+        "End that program, or choose another port: export OPENINSPECT_PORT=8911 (0 takes a free one).",
     )
 
 
@@ -352,7 +360,7 @@ _CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "toolbox": check_toolbox,
     "database": check_database,
     "data folder": check_data_folder,
-    "port": check_port,
     "address": check_address,
     "models": check_models,
 }
+_PORT_PLACE = list(_CHECKS).index("data folder") + 1
