@@ -17,8 +17,9 @@ from openinspect.testing.sample_repository import create_sample_repository
 from .client import Client, read_record
 from .code_commands import print_diff
 from .console import out, settings
-from .server_commands import down, signin_link, start_detached
-from .session_commands import follow_session, link
+from .following import follow_session, link
+from .server_commands import ONCE, down, signin_link, start_detached
+from .text import one_line, program
 
 PROMPT = (
     "The test suite of this repository fails. Find out why, mend the code (not the test), run the tests again, commit, push, "
@@ -32,6 +33,7 @@ def run_demo(*, keep: bool) -> None:
     chosen = settings()
     keyed = [key for key in KEYS if os.environ.get(key, "").strip()]
     record = read_record(chosen)
+    found_running = record is not None
     if record is None:
         _step("Starting the server")
         record = start_detached(environment={} if keyed else {"OPENINSPECT_SCRIPTED_MODEL": "demo"})
@@ -59,7 +61,9 @@ def run_demo(*, keep: bool) -> None:
     transcript = follow_session(api, session["id"], until=prompt_id)
     finished = transcript.finished.get(prompt_id)
     if finished is None:
-        raise Unavailable("demo_taken_back", "The prompt was taken back before it ran.", "Run it again.")
+        raise Unavailable(
+            "demo_taken_back", "The prompt was taken back before it ran.", "Run it again: make demo"
+        )
     if finished["status"] != "completed":
         raise Unavailable(
             "demo_failed",
@@ -72,35 +76,43 @@ def run_demo(*, keep: bool) -> None:
         raise Unavailable(
             "demo_no_pull_request",
             "The agent finished, but opened no pull request.",
-            "Read in the transcript above what it said. With a real model, another try may help: make demo",
+            (
+                "The scripted model of the server that runs already may have another script: `make stop`, then `make demo`."
+                if found_running and server["scripted_model"]
+                else "Read in the transcript above what it said. With a real model, another try may help: `make demo`."
+            ),
         )
     request = requests[-1]
     out().rule(style="dim")
     print_diff(api, request["id"])
     out().rule(style="dim")
     console = out()
-    console.print(f"\nPull request #{request['number']}: {request['title']}", style="bold", markup=False)
-    console.print(f"  {request['head']} → {request['base']} in {folder}", markup=False, soft_wrap=True)
-    console.print(f"  merge it:  openinspect repos merge {request['id']}", markup=False, soft_wrap=True)
+    console.print(f"\nPull request #{request['number']}: {one_line(request['title'])}", style="bold")
+    console.print(f"  {request['head']} → {request['base']} in {folder}")
+    console.print(f"  merge it:  {program()} repos merge {request['id']}")
     if server["scripted_model"]:
         console.print(
             "  (answered by the scripted model: set ANTHROPIC_API_KEY or OPENAI_API_KEY for a real one)",
             style="yellow",
         )
     console.print(
-        f"\nFrom nothing to a pull request in {time.monotonic() - began:.1f} s.", style="bold green"
+        f"\nFrom the start of this demo to a pull request in {time.monotonic() - began:.1f} s"
+        " (the set-up of the checkout, which happens once, is not in it).",
+        style="bold green",
     )
     if keep:
-        console.print(f"The page:  {signin_link(api)}", markup=False, soft_wrap=True)
+        page = f"/sessions/{session['id']}"
+        console.print(f"\nThe session in the browser: {signin_link(api, page)}")
         console.print(
-            "           (signs you in once; the server keeps running, `make stop` ends it)\n", markup=False
+            f"  This link signs you in; it {ONCE}. Another: `{program()} signin`, then {link(api, session['id'])}"
         )
+        console.print("  The server keeps running; `make stop` ends it.\n")
     else:
         down()
 
 
 def _step(text: str) -> None:
-    out().print(f"▸ {text}", style="bold", markup=False, soft_wrap=True)
+    out().print(f"▸ {text}", style="bold")
 
 
 def _check_model(api: Client, server: dict[str, object], keyed: list[str]) -> None:
@@ -112,10 +124,8 @@ def _check_model(api: Client, server: dict[str, object], keyed: list[str]) -> No
                 "End it with `make stop`, then run the demo again.",
             )
         out().print(
-            "▸ No provider's key is set: a scripted model answers. It reads what the tools really say, but it is no language model.",
+            "▸ No provider's key is set where the server runs: a scripted model answers. It reads what the tools really say, but it is no language model.",
             style="yellow",
-            markup=False,
-            soft_wrap=True,
         )
     elif not any(model["available"] for model in api.get("/models")):
         raise Unavailable(

@@ -12,27 +12,33 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
+from rich.text import Text
 
 from openinspect.problems import Conflict, Unavailable
 from openinspect.settings import Settings
 
 from .client import Client, ServerRecord, process_started, read_record, remove_record, write_record
 from .console import ask, client, error_console, out, settings
+from .references import KEY_REMEDY
+from .text import as_called, clean, program
 
 db = typer.Typer(help="Back the database up, and bring a backup back.", no_args_is_help=True)
 
 LOG_FILE = "server.log"
 START_SECONDS = 90.0
 DOWN_SECONDS = 90.0
+ONCE = "works once, within 15 minutes"
 _LOG_BYTES = 20 * 1024 * 1024
 
 
 def up(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port to listen on; 0 chooses one.", show_default="8910")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses one.", show_default="8910"),
     ] = None,
     detach: Annotated[bool, typer.Option(help="Run in the background; `openinspect down` ends it.")] = False,
     link: Annotated[
@@ -55,7 +61,7 @@ def up(
         raise Conflict(
             "server_running",
             f"A server runs on this data folder already: {running.url}",
-            "Sign in with `openinspect signin`, or end it with `openinspect down`.",
+            f"Sign in: {program()} signin, or end it: {program()} down",
         )
     if detach:
         _say_where(start_detached(host, port))
@@ -72,13 +78,21 @@ def _with(base: Settings, host: str | None, port: int | None) -> Settings:
 
 
 def _say_where(record: ServerRecord) -> None:
-    out().print(f"Open-Inspect runs at {record.url}", markup=False)
-    out().print(f"Sign in: {signin_link(Client(record.url, record.token))}", markup=False, soft_wrap=True)
+    api = Client(record.url, record.token)
+    out().print(f"Open-Inspect runs at {record.url}")
+    out().print(f"Sign in: {signin_link(api)}")
+    out().print(f"         ({ONCE}; `{program()} signin` prints another)")
+    if api.get("/me")["server"]["scripted_model"]:
+        out().print(
+            f"Answers come from a scripted model: no provider's key is set. {KEY_REMEDY}", style="yellow"
+        )
 
 
-def signin_link(api: Client) -> str:
+def signin_link(api: Client, to: str | None = None) -> str:
+    """A link that signs this command's person in, once. ``to``: the path of the page that it leads to."""
     me = api.get("/me")["user"]["id"]
-    return api.post(f"/users/{me}/signin-link")["url"]
+    url: str = api.post(f"/users/{me}/signin-link")["url"]
+    return url if to is None else url.replace("#", f"?to={quote(to, safe='/')}#", 1)
 
 
 async def _serve(chosen: Settings, jobs: bool, show_link: bool) -> None:
@@ -103,26 +117,7 @@ async def _serve(chosen: Settings, jobs: bool, show_link: bool) -> None:
             secret = await credentials.renew_local_token(connection, owner.id)
             link = (await credentials.make_signin_link(connection, owner.id))[0] if show_link else None
         write_record(chosen, f"http://{_reachable(chosen.host)}:{port}", secret)
-        base = wiring.settings.base_url
-        console = out()
-        console.print("\n  [bold]Open-Inspect[/bold] is ready.\n")
-        if link is None:
-            console.print(
-                f"  {base} — `openinspect signin` prints a link to sign in by.\n",
-                markup=False,
-                soft_wrap=True,
-            )
-        else:
-            console.print(f"  Sign in:  {base}/signin#token={link}", markup=False, soft_wrap=True)
-            console.print(
-                "            (works once, within 15 minutes; `openinspect signin` prints another)\n",
-                markup=False,
-            )
-        if wiring.settings.scripted_model_url:
-            console.print(
-                "  [yellow]Answers come from a scripted model: no provider's key is set.[/yellow]\n"
-            )
-        console.print("  End it with Ctrl-C.\n")
+        _welcome(wiring.settings, link)
 
     async def before_end(wiring: app.Wiring) -> None:
         if orderly.is_set():
@@ -134,6 +129,26 @@ async def _serve(chosen: Settings, jobs: bool, show_link: bool) -> None:
         mine = read_record(chosen)
         if mine is not None and mine.pid == os.getpid():
             remove_record(chosen)
+
+
+def _welcome(chosen: Settings, link: str | None) -> None:
+    console, base = out(), chosen.base_url
+    scripted = "Answers come from a scripted model: no provider's key is set."
+    if not console.is_terminal:
+        # among the log's lines: one that can be found
+        console.print(f"Sign in: {base}/signin#token={link}" if link else f"Open-Inspect runs at {base}")
+        if chosen.scripted_model_url:
+            console.print(scripted)
+        return
+    console.print("\n  Open-Inspect is ready.\n", style="bold")
+    if link is None:
+        console.print(f"  {base} — `{program()} signin` prints a link to sign in by.\n")
+    else:
+        console.print(f"  Sign in:  {base}/signin#token={link}")
+        console.print(f"            ({ONCE}; `{program()} signin` prints another)\n")
+    if chosen.scripted_model_url:
+        console.print(f"  {scripted}\n", style="yellow")
+    console.print("  End it with Ctrl-C.\n")
 
 
 def _reachable(host: str) -> str:
@@ -192,7 +207,7 @@ def start_detached(
             else f"The server was not ready within {START_SECONDS:.0f} s"
         )
         + (": " + " ".join(line.strip() for line in tail) if tail else "."),
-        f"The whole log: {log_path}",
+        f"Read the whole log: less {log_path}",
     )
 
 
@@ -210,7 +225,7 @@ def down() -> None:
                 raise Unavailable(
                     "server_stays",
                     f"The server (process {record.pid}) did not end within {DOWN_SECONDS:.0f} s.",
-                    f"Look at {settings().data_dir / LOG_FILE}; end it with `kill -9 {record.pid}`.",
+                    f"Read its log: less {settings().data_dir / LOG_FILE}; end it: kill -9 {record.pid}",
                 )
             time.sleep(0.05)
     out().print("Ended.")
@@ -235,7 +250,7 @@ def worker() -> None:
 def signin() -> None:
     """Print a new link to sign in by. It works once, within 15 minutes."""
     with client() as api:
-        out().print(signin_link(api), markup=False, soft_wrap=True)
+        out().print(signin_link(api))
 
 
 def doctor(
@@ -244,16 +259,18 @@ def doctor(
     """See what this machine can and can't do, and what to do about it. The exit code is 1 when something that is needed is missing."""
     from openinspect.doctor import run_checks
 
-    findings = asyncio.run(run_checks(settings()))
+    running = read_record(settings())
+    findings = asyncio.run(run_checks(settings(), server=running.pid if running else None))
     if as_json:
         out().print_json(json.dumps([finding.model_dump() for finding in findings]))
     else:
-        marks = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "failed": "[red]✗[/red]"}
+        marks = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
         for finding in findings:
-            out().print(f"{marks[finding.state]} [bold]{finding.name}[/bold]  ", end="")
-            out().print(finding.detail, markup=False, soft_wrap=True)
+            out().print(
+                Text.assemble(marks[finding.state], " ", (finding.name, "bold"), "  ", clean(finding.detail))
+            )
             if finding.remedy:
-                out().print(f"    → {finding.remedy}", markup=False, soft_wrap=True)
+                out().print(f"    → {as_called(clean(finding.remedy))}")
     if any(finding.state == "failed" for finding in findings):
         raise typer.Exit(1)
 
@@ -262,24 +279,57 @@ def doctor(
 @db.command()
 def backup(
     file: Annotated[
-        Path | None, typer.Argument(help="Where to write it.", show_default="openinspect-DATE.backup")
+        Path | None,
+        typer.Argument(
+            help="Where to write it.", show_default="backups/openinspect-DATE.backup in the data folder"
+        ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there already.")] = False,
 ) -> None:
     """Write the whole database to one file. The server may be running."""
     from openinspect.app import database_at_rest
     from openinspect.db.backup import backup as write_backup
 
-    target = file or Path(f"openinspect-{datetime.now(UTC):%Y%m%d-%H%M%S}.backup")
+    _quiet()
+    chosen = settings()
+    _has_database(chosen)
+    if file is None:
+        folder = chosen.data_dir / "backups"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = folder / f"openinspect-{datetime.now(UTC):%Y%m%d-%H%M%S}.backup"
+    if file.exists() and not force:
+        raise Conflict(
+            "file_exists", f"{file} is there already.", "Name another file, or replace it by --force."
+        )
+    target = file
 
     async def run() -> None:
-        async with database_at_rest(settings()) as url:
+        async with database_at_rest(chosen) as url:
             await write_backup(url, target)
 
     asyncio.run(run())
-    out().print(f"Written: {target} ({target.stat().st_size / 1024**2:.1f} MiB)", markup=False)
+    out().print(f"Written: {target.absolute()} ({target.stat().st_size / 1024**2:.1f} MiB)")
     error_console().print(
-        f"[dim]Attachments, repositories and sandboxes' files are in {settings().data_dir}: back that folder up as well.[/dim]"
+        f"Attachments, repositories and sandboxes' files are in {chosen.data_dir}: back that folder up as well.",
+        style="dim",
     )
+
+
+def _quiet() -> None:
+    """What the server would log is no part of a command's answer."""
+    from openinspect import logs
+
+    logs.configure("warning")
+
+
+def _has_database(chosen: Settings) -> None:
+    """Raises ``Unavailable`` where none was ever made: one would be made now, and be empty."""
+    if chosen.database_url is None and not (chosen.data_dir / "postgres").is_dir():
+        raise Unavailable(
+            "no_database",
+            f"There is no database in the data folder {chosen.data_dir}.",
+            "Name the right folder: export OPENINSPECT_DATA_DIR=…",
+        )
 
 
 @db.command()
@@ -292,11 +342,14 @@ def restore(
     from openinspect.db.backup import restore as read_backup
 
     if read_record(settings()) is not None:
-        raise Conflict("server_running", "The server is running.", "End it first: openinspect down")
+        raise Conflict("server_running", "The server is running.", f"End it first: {program()} down")
     if not file.is_file():
         raise Unavailable(
-            "file_missing", f"There is no file {file}.", "Name a file that `openinspect db backup` wrote."
+            "file_missing",
+            f"There is no file {file}.",
+            f"Name a file that `{program()} db backup` wrote: ls {settings().data_dir / 'backups'}",
         )
+    _quiet()
     if not yes:
         ask(f"Replace the whole database by {file}?")
 
