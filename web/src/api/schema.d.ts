@@ -454,6 +454,7 @@ export type paths = {
         /**
          * Stream Events
          * @description The same as server-sent events, for curl: `events`, `deltas`, `synced`, `presence`. `Last-Event-ID` (or `after`) is the cursor.
+         *     The last one is `resume`, or `closed` with the WebSocket's code and reason.
          */
         get: operations["stream_events_api_sessions__session_id__stream_get"];
         put?: never;
@@ -670,7 +671,7 @@ export type components = {
         };
         /**
          * BootStep
-         * @description One step of making the sandbox ready: ``network``, ``clone``, ``setup``, ``start``, ``agent`` …
+         * @description One step of making the sandbox ready: ``agent`` (it is started beside the others), ``clone``, ``setup``, ``start``.
          */
         BootStep: {
             /**
@@ -1647,6 +1648,8 @@ export type components = {
             reason?: string | null;
             /** Remedy */
             remedy?: string | null;
+            /** Runtime Version */
+            runtime_version?: string | null;
             /**
              * State
              * @enum {string}
