@@ -105,7 +105,7 @@ async def test_a_turn_whose_end_nobody_heard_is_completed(database_url: str, tmp
         assert await here.count() == 2
         assert await here.count() == 0, "each counts once"
         assert await here.prompts() == ["completed", "queued"], "nothing is begun in a box that is gone"
-        assert (await here.row())["state"] == "ready", "that it has ended is another's to say"
+        assert (await here.row())["state"] == "stopping", "that it has ended is another's to say"
         await here.end()
         assert await here.prompts() == ["completed", "queued"], "the second waits for another sandbox"
         kinds = await here.kinds()

@@ -32,6 +32,7 @@ from openinspect.settings import Settings
 from . import turns
 from .intake import end
 from .log import Journal, SessionGone, Transaction
+from .remains import count_remains
 
 log = structlog.get_logger()
 
@@ -259,6 +260,7 @@ class Keeper:
         try:
             if row["handle"]:
                 await self.provider.stop(row["handle"])
+                await count_remains(self.journal, self.provider, row, self.settings)
             await self.provider.release(row["id"], row["handle"])
         except Exception as error:
             log.exception("sandbox.stop_failed", sandbox=row["id"])
@@ -389,6 +391,8 @@ class Keeper:
         if tail:
             reason += f" Last line of its log: {tail[0][:300]}"
         log.warning("sandbox.lost", sandbox=row["id"], reason=reason)
+        # what it said while nobody listened, the end of its turn perhaps
+        await count_remains(self.journal, self.provider, row, self.settings)
         await self._end(row, state, reason, _RETRY)
         await self.provider.release(row["id"], row["handle"])
 

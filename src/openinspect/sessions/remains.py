@@ -30,8 +30,8 @@ async def count_remains(
 ) -> int:
     """Count what an ended box has in its spool and nobody has counted yet; gives how many records that were.
 
-    In transactions of at most 1,000 records, so that a call that was cut off goes on where it was. No prompt is begun in the sandbox meanwhile.
-    The row may be older than the database's; a sandbox that has ended there is left alone. What can't be read is logged and given up, so
+    In transactions of at most 1,000 records, so that a call that was cut off goes on where it was. From the first of them on the sandbox is
+    ``stopping``, so that no prompt is begun in it. The row may be older than the database's; a sandbox that has ended there is left alone. What can't be read is logged and given up, so
     that it never keeps a sandbox from ending; only a database that is away raises.
     """
     sandbox_id: str = sandbox["id"]
@@ -62,21 +62,21 @@ async def count_remains(
 async def _count(journal: Journal, sandbox_id: str, spooled: Spooled, settings: Settings) -> int | None:
     numbered = [Numbered(n, _record(data)) for n, data in enumerate(spooled.records, spooled.first)]
     async with journal.transaction() as transaction:
+        connection = transaction.connection
         await turns.lock_session_of(transaction, sandbox_id)
         row = sandboxes.c.id == sandbox_id
-        state = await transaction.connection.scalar(select(sandboxes.c.state).where(row).with_for_update())
+        state = await connection.scalar(select(sandboxes.c.state).where(row).with_for_update())
         if state not in turns.LIVE_STATES:
             return None
-        # Nobody else sees this: the end of a turn begins the next one in a sandbox that is ready, and this one is gone.
-        await transaction.connection.execute(update(sandboxes).where(row).values(state="stopping"))
+        if state != "stopping":
+            # the end of a turn begins the next one in a sandbox that is ready, and this one is gone
+            await connection.execute(update(sandboxes).where(row).values(state="stopping"))
         upto = await count(transaction, sandbox_id, numbered, settings)
-        back: dict[str, object] = {"state": state}
-        if state == "booting" and any(item.record.body.get("kind") == "sandbox.ready" for item in numbered):
-            # It had come up: what it was to do waits for another one, and has not failed.
-            back = {"state": "ready", "ready_at": func.now()}
-        await transaction.connection.execute(
-            update(sandboxes).where(row, sandboxes.c.state == "stopping").values(**back)
-        )
+        if any(item.record.body.get("kind") == "sandbox.ready" for item in numbered):
+            # it had come up: what it was to do waits for another one, and has not failed
+            await connection.execute(
+                update(sandboxes).where(row, sandboxes.c.ready_at.is_(None)).values(ready_at=func.now())
+            )
         return upto
 
 

@@ -150,7 +150,6 @@ async def request_sandbox(
                 for row in targets.mappings()
             ],
             committer=COMMITTER,
-            agent_session_id=session["agent_session_id"],
         ),
     )
     await transaction.append(session["id"], SandboxChanged(sandbox_id=sandbox_id, state="requested"))
