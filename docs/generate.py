@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_core import PydanticUndefined
 
 from openinspect.cli import app as cli
+from openinspect.cli.client import ELSEWHERE
 from openinspect.identity.permissions import PERMISSIONS, ROLES
 from openinspect.protocol import events
 from openinspect.settings import Settings
@@ -32,6 +33,16 @@ def settings() -> str:
         default = field.default
         shown = "—" if default is None or default is PydanticUndefined else f"`{_plain(default)}`"
         lines.append(f"| `{variable}` | {shown} | {field.description} |")
+    lines += [
+        "",
+        "## Of the commands alone",
+        "",
+        "The commands talk to the server that runs on their data folder. These two name another one instead, such as a server on another machine:",
+        "",
+        "| variable | what it is |",
+        "|---|---|",
+        *(f"| `{name}` | {what} |" for name, what in ELSEWHERE.items()),
+    ]
     return "\n".join([*lines, ""])
 
 

@@ -21,6 +21,12 @@ from openinspect.settings import Settings
 
 from .text import program
 
+ELSEWHERE = {
+    "OPENINSPECT_URL": "Address of the server, such as `https://inspect.example.com`.",
+    "OPENINSPECT_TOKEN": "Token for it: `openinspect tokens create NAME` on the server's machine prints one, or the page's settings. "
+    "Needed with `OPENINSPECT_URL`.",
+}
+"""The environment variables by which the commands reach another server than their data folder's."""
 SERVER_FILE = "server.json"
 CALL_SECONDS = 60.0
 CLONE_SECONDS = 1_860.0
