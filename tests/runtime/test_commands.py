@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openinspect.protocol.commands import Command, RefreshDiff, Shutdown, StopTurn
+from openinspect.protocol.commands import Command, StopTurn
 from openinspect.runtime.commands import CommandLog
 
 pytestmark = pytest.mark.anyio
@@ -60,7 +60,7 @@ async def test_what_was_not_done_is_done_in_the_next_life(tmp_path: Path) -> Non
         assert [n for n, _ in second.acted] == [1, 3] and second.seen == [3]
         second.log.done(1)
         second.log.done(3)
-        second.log.take(4, RefreshDiff())
+        second.log.take(4, StopTurn(prompt_id="p4"))
         await second.until_seen(4)
         second.log.done(4)
     async with Life(path) as third:
@@ -69,7 +69,7 @@ async def test_what_was_not_done_is_done_in_the_next_life(tmp_path: Path) -> Non
 
 async def test_another_sandbox_begins_anew(tmp_path: Path) -> None:
     async with Life(tmp_path / "log") as first:
-        first.log.take(1, Shutdown())
+        first.log.take(1, StopTurn(prompt_id="p"))
     async with Life(tmp_path / "log", "box_2") as other:
         assert other.acted == [] and other.log.last == 0
 

@@ -1,5 +1,6 @@
 """What the control plane asks of a sandbox. Commands are numbered rows, sent until the sandbox says that it has seen them; doing one twice
-must do no harm, and an unknown one is answered by a warning and skipped.
+must do no harm, and an unknown one is answered by a warning and skipped. A sandbox is ended by its provider, with a signal, not by a command:
+that works without a connection too.
 """
 
 from __future__ import annotations
@@ -38,8 +39,6 @@ class Configure(Message):
     session_id: Id
     targets: list[TargetSpec] = Field(max_length=10)
     committer: Identity
-    agent_session_id: str | None = None
-    """The agent's own name for the memory it has of this session, where there is one."""
     clone_seconds: int = 300
     setup_seconds: int = 300
     start_seconds: int = 120
@@ -77,16 +76,4 @@ class AnswerQuestion(Message):
     """For each question the labels chosen, or free text."""
 
 
-class RefreshDiff(Message):
-    kind: Literal["diff"] = "diff"
-
-
-class Shutdown(Message):
-    kind: Literal["shutdown"] = "shutdown"
-    reason: str = ""
-
-
-Command = Annotated[
-    Configure | RunPrompt | StopTurn | AnswerQuestion | RefreshDiff | Shutdown,
-    Field(discriminator="kind"),
-]
+Command = Annotated[Configure | RunPrompt | StopTurn | AnswerQuestion, Field(discriminator="kind")]

@@ -36,7 +36,7 @@ class AttachmentInfo(Message):
 
 # ── what a sandbox may say ────────────────────────────────────────────────────────────────────────
 class BootStep(Message):
-    """One step of making the sandbox ready: ``network``, ``clone``, ``setup``, ``start``, ``agent`` …"""
+    """One step of making the sandbox ready: ``agent`` (it is started beside the others), ``clone``, ``setup``, ``start``."""
 
     kind: Literal["boot.step"] = "boot.step"
     step: Name
@@ -434,4 +434,3 @@ class Event(Message):
 
 
 sandbox_event = TypeAdapter[SandboxEvent](SandboxEvent)
-event_body = TypeAdapter[EventBody](EventBody)

@@ -84,7 +84,8 @@ class Beat(Message):
     agent: AgentState
     running: Id | None = None
     processes: int = 0
-    """Of the agent and what it runs: a sandbox with any is not idle."""
+    """What came after the boot and still runs, without the agent's own server and its helpers: the commands of a turn, and what they left
+    running. A sandbox with any is not idle."""
 
 
 class Welcome(Message):

@@ -30,6 +30,8 @@ from .repositories import Checkout, Repositories, RepositoryFailed, drop_place
 from .wording import line
 
 BootMode = Literal["fresh", "snapshot_restore"]
+"""What hooks, the agent and its commands find in ``OPENINSPECT_BOOT_MODE``. ``snapshot_restore``: at least one of the repositories was there
+already, with its work tree, on the disk that the session keeps; the name is the one that repositories' hooks ask for."""
 
 
 class BootFailed(Exception):

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
-from openinspect.protocol.events import Committed, DiffChanged, SandboxEvent, Warned
+from openinspect.protocol.events import Committed, DiffChanged, Warned
 
 from .agents.contract import Agent
 from .diffs import DiffFailed, repository_diff
 from .door import DoorClient, DoorError
 from .files import write_whole
 from .git import EMPTY_TREE, Git
-from .outbox import Outbox
 from .report import TurnReport
 from .repositories import Checkout
 from .wording import line
@@ -28,8 +26,6 @@ from .wording import line
 PAUSE_SECONDS = 1.0
 MOST_COMMITS = 100
 _FORMAT = "%H%x00%s%x00%an <%ae>"
-
-Say = Callable[[SandboxEvent, str | None], Awaitable[None]]
 
 
 @dataclass
@@ -39,10 +35,9 @@ class _Known:
 
 
 class Changes:
-    def __init__(self, git: Git, door: DoorClient, outbox: Outbox, state: Path, agent: Agent) -> None:
+    def __init__(self, git: Git, door: DoorClient, state: Path, agent: Agent) -> None:
         self._git = git
         self._door = door
-        self._outbox = outbox
         self._agent = agent
         self._path = state / "changes.json"
         self._checkouts: list[Checkout] = []
@@ -71,25 +66,6 @@ class Changes:
 
     async def settle(self, report: TurnReport) -> None:
         """Look, if anything ran since the last time, and tell it as part of the turn."""
-        await self._look(lambda event, key: report.event(event, key))
-
-    async def refresh(self) -> None:
-        """Look, and tell it as part of no turn; also a difference that was told before."""
-        self._dirty = True
-        for known in self._known.values():
-            known.diff = None
-
-        async def say(event: SandboxEvent, _key: str | None) -> None:
-            await self._outbox.emit(event)
-
-        await self._look(say)
-
-    async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
-
-    async def _look(self, say: Say) -> None:
         # Also with nothing to look for: a look that is under way has to come to its end first.
         async with self._lock:
             if not self._dirty:
@@ -99,10 +75,10 @@ class Changes:
                 known = self._known.setdefault(checkout.target.directory, _Known())
                 try:
                     await self._agent.tidy(self._git, checkout.folder)
-                    await self._commits(checkout, known, say)
-                    await self._diff(checkout, known, say)
+                    await self._commits(checkout, known, report)
+                    await self._diff(checkout, known, report)
                 except DiffFailed as failed:
-                    await say(
+                    await report.event(
                         Warned(
                             scope="diff",
                             message=line(
@@ -115,7 +91,7 @@ class Changes:
                     # The next look tries again.
                     self._dirty, known.diff = True, None
                 except OSError as error:
-                    await say(
+                    await report.event(
                         Warned(
                             scope="diff",
                             message=line(
@@ -126,7 +102,12 @@ class Changes:
                         None,
                     )
 
-    async def _commits(self, checkout: Checkout, known: _Known, say: Say) -> None:
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _commits(self, checkout: Checkout, known: _Known, report: TurnReport) -> None:
         head = await self._git.line(checkout.folder, "rev-parse", "-q", "--verify", "HEAD^{commit}")
         if head is None or head == known.head:
             return
@@ -151,7 +132,7 @@ class Changes:
                 sha, _, rest = entry.partition("\0")
                 subject, _, author = rest.partition("\0")
                 if len(sha) in (40, 64):
-                    await say(
+                    await report.event(
                         Committed(
                             directory=checkout.target.directory,
                             sha=sha,
@@ -163,13 +144,13 @@ class Changes:
             known.head = head
             self._keep()
 
-    async def _diff(self, checkout: Checkout, known: _Known, say: Say) -> None:
+    async def _diff(self, checkout: Checkout, known: _Known, report: TurnReport) -> None:
         diff = await repository_diff(self._git, checkout.folder, checkout.target.directory, checkout.base_sha)
         digest = hashlib.sha256(diff.model_dump_json(exclude={"head_sha"}).encode()).hexdigest()
         if digest == known.diff or (known.diff is None and not diff.files):
             return
         await self._door.put_diff(diff)
-        await say(
+        await report.event(
             DiffChanged(
                 directory=diff.directory,
                 files=len(diff.files) + diff.more_files,

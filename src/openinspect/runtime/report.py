@@ -106,13 +106,11 @@ class TurnReport:
         outbox: Outbox,
         journal: Journal,
         turn_id: str,
-        memory: Path,
         tool_finished: Callable[[TurnReport], None],
     ) -> None:
         self._outbox = outbox
         self._journal = journal
         self._turn_id = turn_id
-        self._memory = memory
         self._tool_finished = tool_finished
         self._saying: set[str] = set()
 
@@ -152,9 +150,6 @@ class TurnReport:
 
     def drop(self, part_id: str) -> None:
         self._outbox.drop_part(part_id)
-
-    def remember(self, memory: str) -> None:
-        write_whole(self._memory, memory.encode())
 
     async def close_open(self, why: str) -> None:
         """Tool calls without an end have failed, texts without an end break off."""

@@ -3,8 +3,9 @@
     started → door and bridge up, agent starting → ``configure`` → booting → ready → … → ending
 
 The bridge process is started again whenever it ends. What can't be gone on without (a boot that failed, an agent that can't be kept running,
-a refused token) ends the runtime: with ``sandbox.failed`` delivered first, for which it waits at most 10 s. SIGTERM and ``shutdown`` end it in
-order: the turn is stopped, all processes are killed, what the spool still holds is delivered within 3 s.
+a refused token) ends the runtime: with ``sandbox.failed`` delivered first, for which it waits at most 10 s. SIGTERM, which
+the sandbox's provider sends, ends it in order: the turn is stopped, all processes are killed, what the spool still holds is delivered within
+3 s.
 
 Exit codes: 0 ended in order, 1 failed, 2 the configuration can't be used.
 """
@@ -22,15 +23,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from openinspect.protocol.commands import (
-    AnswerQuestion,
-    Command,
-    Configure,
-    RefreshDiff,
-    RunPrompt,
-    Shutdown,
-    StopTurn,
-)
+from openinspect.protocol.commands import AnswerQuestion, Command, Configure, RunPrompt, StopTurn
 from openinspect.protocol.config import RuntimeConfig
 from openinspect.protocol.events import BootStep, SandboxFailed, SandboxReady, Warned
 from openinspect.protocol.frames import CLOSE_UNAUTHORISED
@@ -90,7 +83,7 @@ class Supervisor:
         self._git = Git(self._account, base_environment(config.paths))
         self._agent = make_agent(config, self._account, self._forwarder, self._shell_env)
         self._keeper = Keeper(self._agent, self._outbox, self._fail)
-        self._changes = Changes(self._git, self._door, self._outbox, self._state, self._agent)
+        self._changes = Changes(self._git, self._door, self._state, self._agent)
         self._turns = Turns(
             self._outbox,
             self._keeper,
@@ -176,32 +169,20 @@ class Supervisor:
             case StopTurn():
                 self._turns.stop(command.prompt_id, done)
             case AnswerQuestion():
-                self._spawn(self._then("question", self._answer(command), done))
-            case RefreshDiff():
-                self._spawn(self._then("diff", self._changes.refresh(), done))
-            case Shutdown():
-                done()
-                self._leave(0)
+                self._spawn(self._answer(command, done))
 
-    async def _then(self, scope: str, work: Coroutine[Any, Any, Any], done: Callable[[], None]) -> None:
-        """Do something that may fail without harm to the rest."""
+    async def _answer(self, command: AnswerQuestion, done: Callable[[], None]) -> None:
+        """It may fail without harm to the rest."""
+        why = "The agent does not wait for this answer any more."
         try:
-            await work
+            taken = await self._agent.answer(command.question_id, command.answers)
         except Exception as error:
-            await self._outbox.emit(
-                Warned(scope=scope, message=line(f"It did not work: {type(error).__name__}: {error}", 600))
-            )
+            taken = False
+            why = line(f"The answer could not be given: {type(error).__name__}: {error}", 600)
+        if not taken:
+            remedy = "Send what you wanted to say as a prompt."
+            await self._outbox.emit(Warned(scope="question", message=why, remedy=remedy))
         done()
-
-    async def _answer(self, command: AnswerQuestion) -> None:
-        if not await self._agent.answer(command.question_id, command.answers):
-            await self._outbox.emit(
-                Warned(
-                    scope="question",
-                    message="The agent does not wait for this answer any more.",
-                    remedy="Send what you wanted to say as a prompt.",
-                )
-            )
 
     async def _boot(self, configure: Configure, done: Callable[[], None]) -> None:
         self._sign(None)
@@ -230,11 +211,10 @@ class Supervisor:
             "OPENINSPECT_SESSION_ID": configure.session_id,
         }
         self._changes.watch(workspace.checkouts)
-        memory = configure.agent_session_id or self._turns.memory
         directory = str(workspace.directory)
 
         async def open_and_warm() -> None:
-            await self._keeper.open(Workplace(directory, memory, workspace.configured))
+            await self._keeper.open(Workplace(directory, workspace.configured))
             if workspace.configured or directory not in self._warmed:
                 self._agent.warm(directory)
 

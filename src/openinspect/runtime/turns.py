@@ -65,7 +65,6 @@ class Turns:
         self._tool_finished = tool_finished
         self._opened = asyncio.Event()
         self._in_agent = False
-        self._memory = state / "memory"
         self._journal = Journal(state / "turn.log", outbox.last)
         self._queue: asyncio.Queue[tuple[RunPrompt, Callable[[], None]]] = asyncio.Queue()
         self._stopping: set[str] = set()
@@ -77,11 +76,6 @@ class Turns:
         """How a turn ends that the end of the sandbox cuts off."""
         self._stops: set[asyncio.Task[None]] = set()
         keeper.when_gone(self._agent_gone)
-
-    @property
-    def memory(self) -> str | None:
-        """The agent's name of its memory, as the last turn left it."""
-        return self._memory.read_text() if self._memory.exists() else None
 
     def open(self) -> None:
         """The workspace is ready: prompts may run."""
@@ -127,7 +121,7 @@ class Turns:
         if turn_id in self._ended:
             return
         again = await self._begin(turn_id)
-        report = TurnReport(self._outbox, self._journal, turn_id, self._memory, self._tool_finished)
+        report = TurnReport(self._outbox, self._journal, turn_id, self._tool_finished)
         if report.known("ended"):
             self._ended.add(turn_id)
             return

@@ -68,8 +68,6 @@ class File:
 class Workplace:
     directory: str
     """Where the agent works."""
-    memory: str | None
-    """The agent's own name of the session's memory, if it is known."""
     configured: bool
     """The tree brings configuration for the agent, which it must read anew."""
 
@@ -111,10 +109,6 @@ class Report(Protocol):
 
     async def break_off(self) -> None:
         """The texts that are being written end where they are; what comes after them is written anew."""
-        ...
-
-    def remember(self, memory: str) -> None:
-        """The agent's own name of the session's memory."""
         ...
 
 

@@ -10,16 +10,13 @@ import os
 import platform
 import struct
 
-MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
-MS_REMOUNT = 32
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
 MS_SHARED = 1 << 20
-MNT_DETACH = 2
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
@@ -69,8 +66,8 @@ def mount(source: str, target: str, kind: str = "", flags: int = 0, options: str
     )
 
 
-def unmount(target: str, flags: int = 0) -> None:
-    _checked(_libc.umount2(target.encode(), flags), target)
+def unmount(target: str) -> None:
+    _checked(_libc.umount(target.encode()), target)
 
 
 def unshare(flags: int) -> None:

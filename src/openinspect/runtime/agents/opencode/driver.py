@@ -169,7 +169,6 @@ class OpenCode:
     async def open(self, workplace: Workplace) -> None:
         setup.write_shell_env(self._layout, self._account, self.shell_env)
         self._workplace = workplace
-        self._session = self._session or workplace.memory
         self._checked = False
         if workplace.configured and self._client is not None:
             # What the instance has read was another tree's, or none.
@@ -201,7 +200,7 @@ class OpenCode:
             raise AgentDied("it is not running")
         self._stop_warming()
         try:
-            session = await self._find_session(client, workplace, turn, report)
+            session = await self._find_session(client, workplace, turn)
             turn, self._strange = replace(turn, maybe_sent=turn.maybe_sent or self._strange), False
             attempt = Attempt(
                 client,
@@ -228,7 +227,7 @@ class OpenCode:
             await self.kill()
             raise AgentDied(f"it does not answer any more ({gone})") from gone
 
-    async def _find_session(self, client: Client, workplace: Workplace, turn: Turn, report: Report) -> str:
+    async def _find_session(self, client: Client, workplace: Workplace, turn: Turn) -> str:
         if self._session is not None and self._checked:
             return self._session
         home, env = Path(self._paths.home), setup.base_environment(self._paths)
@@ -240,7 +239,6 @@ class OpenCode:
             known = await client.create_session(workplace.directory, turn.prompt.title or "Session")
             await remember(home, self._account, env, known)
         self._session, self._checked, self._newest = known, True, None
-        report.remember(known)
         return known
 
     async def interrupt(self) -> None:

@@ -1,4 +1,5 @@
-"""Which of OpenCode's sessions is this session's memory: remembered in the agent's home, where the memory itself is.
+"""Which of OpenCode's sessions is this session's memory: remembered in the agent's home, where the memory itself is. Both
+are on the session's disk, so that the conversation goes on in another process and in another sandbox alike.
 
 Read and written as the agent, as the home is its own: a link in it leads nowhere that the agent could not go itself.
 """
