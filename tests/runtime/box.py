@@ -23,6 +23,7 @@ from .door import TOKEN, Door
 COMMITTER = Identity(name="Open-Inspect", email="open-inspect@example.invalid")
 AUTHOR = Identity(name="Ada Example", email="ada@example.invalid")
 SONNET = ModelChoice(provider="anthropic", model="claude-sonnet-4-6", effort="high")
+NO_TOOLBOX = "OpenCode is not installed: `make test` does it, or `python3 setup/bootstrap.py --dev`"
 _CHECKOUT = Path(__file__).parents[2]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from openinspect.testing import ScriptedModel
 
-from .box import Box, FakeBox, make_repository, toolbox
+from .box import NO_TOOLBOX, Box, FakeBox, make_repository, toolbox
 from .door import Door
 
 
@@ -39,7 +39,7 @@ async def door(tmp_path: Path, repositories: Path, model: ScriptedModel) -> Asyn
 @pytest.fixture
 async def box(tmp_path: Path, door: Door) -> AsyncIterator[Box]:
     if toolbox() is None:
-        pytest.skip("the toolbox with OpenCode is not built: run `make toolbox`")
+        pytest.skip(NO_TOOLBOX)
     async with Box(tmp_path / "box", door) as running:
         yield running
 

@@ -11,14 +11,12 @@ import pytest
 
 from openinspect.testing import ScriptedModel
 
-from .box import Box, make_repository, toolbox
+from .box import NO_TOOLBOX, Box, make_repository, toolbox
 from .door import Door
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(
-        toolbox() is None, reason="the toolbox with OpenCode is not built: run `make toolbox`"
-    ),
+    pytest.mark.skipif(toolbox() is None, reason=NO_TOOLBOX),
 ]
 
 _PLUGIN = """

@@ -16,7 +16,7 @@ import pytest
 
 from openinspect.testing import ScriptedModel
 
-from .box import Box, FakeBox, make_repository, toolbox
+from .box import NO_TOOLBOX, Box, FakeBox, make_repository, toolbox
 from .door import Door
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,7 @@ async def streaming(door: Door, word: str = "word20 ") -> None:
 async def shared(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> AsyncIterator[Box]:
     """One sandbox for all that it survives."""
     if toolbox() is None:
-        pytest.skip("the toolbox with OpenCode is not built: run `make toolbox`")
+        pytest.skip(NO_TOOLBOX)
     root = tmp_path_factory.mktemp("faults")
     make_repository(root / "repositories", "widgets", {"README.md": "# Widgets\n"})
     models = {"anthropic": model.anthropic_url}

@@ -18,14 +18,12 @@ from openinspect.protocol.commands import AnswerQuestion, Identity, ModelChoice
 from openinspect.protocol.events import AttachmentInfo
 from openinspect.testing import ScriptedModel
 
-from .box import AUTHOR, Box, git, make_repository, toolbox
+from .box import AUTHOR, NO_TOOLBOX, Box, git, make_repository, toolbox
 from .door import Door
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(
-        toolbox() is None, reason="the toolbox with OpenCode is not built: run `make toolbox`"
-    ),
+    pytest.mark.skipif(toolbox() is None, reason=NO_TOOLBOX),
 ]
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
