@@ -8,6 +8,9 @@ import { count, duration, modelName, money } from "@/components/ui/words";
 import { TodoLine } from "./todos";
 import { truths } from "./states";
 
+/** What git calls a tree without any file: a repository that was empty began there. */
+const EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+
 /** The particulars of a session. */
 export function Details() {
   const standing = useStanding();
@@ -79,7 +82,7 @@ export function Details() {
               rows={[
                 ["From", <Mono key="base" text={target.base_branch} />],
                 ["Works on", <Mono key="work" text={target.work_branch} copy />],
-                ...(target.base_sha ? [["Began at", <Mono key="sha" text={target.base_sha.slice(0, 10)} />] as [ReactNode, ReactNode]] : []),
+                ...(target.base_sha ? [["Began at", target.base_sha === EMPTY_TREE ? "nothing: it was empty" : <Mono key="sha" text={target.base_sha.slice(0, 10)} />] as [ReactNode, ReactNode]] : []),
               ]}
             />
           </div>
@@ -91,6 +94,7 @@ export function Details() {
             rows={[
               ["State", standing.sandbox.state],
               ...(boot?.kind === "boot" && boot.agent ? [["Agent", boot.agent] as [ReactNode, ReactNode]] : []),
+              ...(standing.sandbox.runtime_version ? [["Runtime", standing.sandbox.runtime_version] as [ReactNode, ReactNode]] : []),
               ["Connected", standing.sandbox.connected ? "yes" : "no"],
               ["Since", <Ago key="since" at={standing.sandbox.ready_at ?? standing.sandbox.created_at} />],
               ...(standing.sandbox.reason ? [["Reason", standing.sandbox.reason] as [ReactNode, ReactNode]] : []),

@@ -6,7 +6,6 @@ import type { BootItem, BootStepView } from "@/session/items";
 import { Terminal } from "./terminal";
 
 const STEPS: Record<string, string> = {
-  network: "Open the network",
   clone: "Clone the repository",
   setup: "Run setup.sh",
   start: "Run start.sh",
