@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,14 @@ def listener() -> Iterator[int]:
 def test_a_port_in_use_names_who_has_it(settings: Settings, listener: int) -> None:
     finding = doctor.check_port(settings.model_copy(update={"port": listener}))
     assert "is in use by process" in finding.detail or "served by openinspect" in finding.detail
+
+
+def test_a_port_is_well_served_by_this_data_folders_server_alone(settings: Settings, listener: int) -> None:
+    chosen = settings.model_copy(update={"port": listener})
+    assert doctor.check_port(chosen, os.getpid()).state == "ok"
+    assert "this data folder's server" in doctor.check_port(chosen, os.getpid()).detail
+    assert doctor.check_port(chosen).state == "warning"
+    assert "OPENINSPECT_PORT" in doctor.check_port(chosen).remedy
 
 
 def test_an_address_of_another_machine_is_refused(settings: Settings) -> None:

@@ -53,6 +53,12 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         _refused(_run(tmp_path / "data", "up", "--detach", "--port", port), port)
 
 
+def test_a_port_that_is_none(tmp_path: Path) -> None:
+    done = _run(tmp_path, "up", "--port", "80000")
+    assert done.returncode == 2
+    assert "65535" in done.stderr
+
+
 def test_a_data_folder_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     _refused(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -107,3 +108,20 @@ def _fails_twice() -> Behaviour:
             await double.say(ended, turn_id=command["prompt_id"])
 
     return behave
+
+
+async def test_attaching_where_nothing_runs_says_so_and_how_to_leave(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path, provider=_provider(tmp_path)) as server:
+        made = await server.http.post("/api/sessions", json={})
+        session_id = made.json()["id"]
+        process = await _begin(server, tmp_path / "here", "sessions", "attach", session_id)
+        assert process.stderr is not None
+        async with asyncio.timeout(30):
+            said = await process.stderr.readuntil(b"Ctrl-C leaves")
+        assert b"Nothing runs" in said
+        process.send_signal(signal.SIGINT)
+        code, left = await _ended(process)
+        assert code == 130
+        assert f"sessions attach {session_id}" in left

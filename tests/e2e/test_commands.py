@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from openinspect.cli.server_commands import signin_link
 from openinspect.testing.live_server import LiveServer
 from openinspect.testing.sample_repository import create_sample_repository
 
@@ -136,6 +139,175 @@ def test_bad_requests_say_what_to_do(live: LiveServer, tmp_path: Path) -> None:
         assert words in done.stderr
         assert "→" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def _refused(live: LiveServer, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "openinspect", *arguments],
+        env={**os.environ, "OPENINSPECT_DATA_DIR": str(live.folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def _narrow(live: LiveServer, *arguments: str) -> str:
+    """As a terminal of 80 columns shows it."""
+    main, other = pty.openpty()
+    kept = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "openinspect", *arguments],
+        env={
+            **kept,
+            "OPENINSPECT_DATA_DIR": str(live.folder),
+            "COLUMNS": "80",
+            "TERM": "xterm",
+            "NO_COLOR": "1",
+        },
+        stdin=other,
+        stdout=other,
+        stderr=other,
+    )
+    os.close(other)
+    said = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal is told
+        while piece := os.read(main, 65536):
+            said += piece
+    os.close(main)
+    assert process.wait(60) == 0, said
+    return said.decode()
+
+
+def test_lists_take_any_text_and_cut_no_id(live: LiveServer, tmp_path: Path) -> None:
+    name = "a-repository-whose-name-takes-up-most-of-a-line"
+    place = tmp_path / name
+    create_sample_repository(place)
+    text = "\n".join(
+        (
+            "run: printf x > x.txt && git add -A && git commit -q -m 'Add [/x]' && git push -q -u origin HEAD",
+            'call openinspect_create_pull_request {"title": "Add [/x] to [red]all[/red]", "body": "[/x]"}',
+            "say [/x]",
+        )
+    )
+    said = _run(live, "run", text, "--repo", str(place), "--title", "say [/x]")
+    assert "Add [/x] to [red]all[/red]" in said
+    session = next(
+        one for one in json.loads(_run(live, "sessions", "list", "--json")) if one["pull_requests"]
+    )
+    request = session["pull_requests"][0]
+    _run(live, "tokens", "create", "for [/x]", "--days", "7")
+    for show in (_run, _narrow):
+        sessions = show(live, "sessions", "list")
+        assert session["id"][-8:] in sessions
+        assert name in sessions
+        assert "say [/x]" in sessions
+        assert request["id"] in show(live, "repos", "pulls", name)
+        assert str(place) in show(live, "repos", "list")
+        assert "anthropic/claude-sonnet-4-6" in show(live, "models")
+        tokens = show(live, "tokens", "list")
+        assert "for [/x]" in tokens
+        assert "20" in tokens.partition("for [/x]")[2]  # a date: when it ends
+    assert _run(live, "models").count("scripted") == 1
+
+    assert "+x" in _run(live, "repos", "diff", f"{name}#1")
+    assert "+x" in _run(live, "repos", "diff", request["id"][-8:])
+    assert name in _refused(live, "repos", "merge", "nope#1")
+    assert "no pull request “#77”" in _refused(live, "repos", "merge", "#77")
+    assert "Closed #1" in _run(live, "repos", "close", f"{name}#1")
+
+
+def test_looking_up_adds_nothing_and_names_what_is_known(live: LiveServer, tmp_path: Path) -> None:
+    folder = tmp_path / "unknown"
+    create_sample_repository(folder)
+    before = live.api.get("/repositories")
+    for arguments in (
+        ("repos", "pulls", str(folder)),
+        ("repos", "remove", "-y", str(folder)),
+        ("run", "x", "--repo", "nope"),
+    ):
+        said = _refused(live, *arguments)
+        assert "repos add PATH" in said
+        assert all(one["name"] in said for one in before)
+    assert live.api.get("/repositories") == before
+    assert "names no session" in _refused(live, "sessions", "attach", "")
+    assert "is no id of a prompt" in _refused(live, "sessions", "cancel", live.session("say: x")[0], "../#1")
+
+
+def test_a_picture_that_is_none_leaves_no_session(live: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    before = len(live.api.get("/sessions")["items"])
+    assert "is not a PNG" in _refused(live, "run", "x", "--attach", str(tmp_path / "notes.txt"))
+    assert "can't be read" in _refused(live, "run", "x", "--attach", str(tmp_path / "nowhere.png"))
+    assert len(live.api.get("/sessions")["items"]) == before
+
+
+def test_a_retry_takes_what_failed_and_not_what_came_last(live: LiveServer) -> None:
+    session_id, failing = live.session("fail 400 x1\nsay: second try")
+    live.wait(session_id, "turn.finished", 120, prompt_id=failing, status="failed")
+    after = live.prompt(session_id, "say: fine")
+    live.wait(session_id, "turn.finished", 120, prompt_id=after, status="completed")
+    assert failing in _run(live, "sessions", "show", session_id)
+    retried = json.loads(_run(live, "sessions", "retry", session_id, "--detach", "--json"))
+    assert retried["text"].startswith("fail 400")
+    live.wait(session_id, "turn.finished", 120, prompt_id=retried["id"])
+    again = json.loads(_run(live, "sessions", "retry", session_id, failing[-8:], "--detach", "--json"))
+    assert again["id"]
+    assert "is completed" in _refused(live, "sessions", "retry", session_id, after)
+
+
+def test_what_runs_now_is_said(live: LiveServer) -> None:
+    session_id, prompt_id = live.session("sleep 60")
+    live.wait(session_id, "tool.started", 120)
+    said = _run(live, "sessions", "show", session_id)
+    assert "The agent works." in said
+    assert "… bash  sleep 60" in said
+    stopped = _run(live, "sessions", "stop", session_id[-8:])
+    assert "has ended" not in stopped
+    live.wait(session_id, "turn.finished", 30, prompt_id=prompt_id)
+    archived = _run(live, "sessions", "archive", session_id)
+    assert f"sessions restore {session_id[-8:]}" in archived
+    assert "zzz" in _run(live, "sessions", "list", "--search", "zzz")
+
+
+def test_it_is_said_that_a_scripted_model_answers(live: LiveServer) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "openinspect", "run", "Please write a poem", "--detach"],
+        env={**os.environ, "OPENINSPECT_DATA_DIR": str(live.folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "A scripted model answers" in done.stderr
+    assert "ANTHROPIC_API_KEY" in done.stderr
+    said = live.wait(done.stdout.strip(), "text", 120)["body"]["text"]
+    assert "not a language model" in said
+
+
+def test_a_backup_is_kept_in_the_data_folder_and_replaces_nothing(live: LiveServer, tmp_path: Path) -> None:
+    assert str(live.folder / "backups") in _run(live, "db", "backup")
+    (found,) = (live.folder / "backups").iterdir()
+    assert "--force" in _refused(live, "db", "backup", str(found))
+    done = subprocess.run(
+        [sys.executable, "-m", "openinspect", "db", "backup"],
+        env={**os.environ, "OPENINSPECT_DATA_DIR": str(tmp_path / "nowhere")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "no database" in done.stderr
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_sign_in_link_may_lead_to_a_page(live: LiveServer) -> None:
+    link = signin_link(live.api, "/sessions/ses_1")
+    assert "/signin?to=/sessions/ses_1#token=" in link
 
 
 def test_no_secret_reaches_the_log_or_the_sandbox(live: LiveServer) -> None:
