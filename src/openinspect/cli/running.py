@@ -64,7 +64,7 @@ class RunningTools:
     def show(self) -> None:
         if not self.calls:
             return
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(
                 get_renderable=self._line, console=self._console, transient=True, refresh_per_second=4
             )
@@ -85,10 +85,11 @@ class RunningTools:
 
     def _line(self) -> Text:
         """Cut to one row: the terminal could not take back what it has broken into two."""
-        lines = [f"… {call.words} · {call.seconds:.0f} s" for call in list(self.calls.values())[:_MOST]]
-        room = max(10, self._console.width - 1)
-        cut = [
-            line if cell_len(line) <= room else set_cell_size(line, room - 12) + line[-12:].rjust(12)
-            for line in lines
-        ]
-        return Text("\n".join(cut), style="dim")
+        room = max(20, self._console.width - 1)
+        lines: list[str] = []
+        for call in list(self.calls.values())[:_MOST]:
+            words, took = f"… {call.words}", f" · {call.seconds:.0f} s"
+            if cell_len(words) + cell_len(took) > room:
+                words = set_cell_size(words, room - cell_len(took) - 1) + "…"
+            lines.append(words + took)
+        return Text("\n".join(lines), style="dim")

@@ -136,7 +136,10 @@ def _welcome(chosen: Settings, link: str | None) -> None:
     scripted = "Answers come from a scripted model: no provider's key is set."
     if not console.is_terminal:
         # among the log's lines: one that can be found
-        console.print(f"Sign in: {base}/signin#token={link}" if link else f"Open-Inspect runs at {base}")
+        console.print(f"Open-Inspect runs at {base}")
+        if link is not None:
+            console.print(f"Sign in: {base}/signin#token={link}")
+            console.print(f"         ({ONCE}; `{program()} signin` prints another)")
         if chosen.scripted_model_url:
             console.print(scripted)
         return
