@@ -22,6 +22,7 @@ from sqlalchemy.engine import RowMapping
 from openinspect.db.tables import sandboxes
 from openinspect.protocol import events as e
 from openinspect.sandboxes.fake import UnisolatedProvider
+from openinspect.sandboxes.local import processes
 from openinspect.sandboxes.provider import ProviderError, Spooled
 from openinspect.sessions.intake import end
 from openinspect.sessions.remains import count_remains
@@ -217,6 +218,7 @@ async def test_a_box_that_was_killed_is_heard_out(database_url: str, short_path:
         os.kill(row["handle"]["pid"], signal.SIGKILL)
         assert await here.prompts() == ["running"]
         assert await count_remains(services.journal, provider, row, services.settings) >= 2
+        assert processes.identify(bridge) is None, "something of it could still have said more"
         assert await here.prompts() == ["completed"]
         page = await server.get(f"/sessions/{session['id']}/events", after=0, limit=1000)
         said = [each for each in page["events"] if each["body"]["kind"] == "text"]

@@ -30,9 +30,10 @@ async def count_remains(
 ) -> int:
     """Count what an ended box has in its spool and nobody has counted yet; gives how many records that were.
 
-    In transactions of at most 1,000 records, so that a call that was cut off goes on where it was. From the first of them on the sandbox is
-    ``stopping``, so that no prompt is begun in it. The row may be older than the database's; a sandbox that has ended there is left alone. What can't be read is logged and given up, so
-    that it never keeps a sandbox from ending; only a database that is away raises.
+    Whatever of the box still lives is ended first, so that nothing is said behind what is read. Counted in transactions of at most 1,000
+    records, so that a call that was cut off goes on where it was. From the first of them on the sandbox is ``stopping``, so that no prompt is
+    begun in it. The row may be older than the database's; a sandbox that has ended there is left alone. What can't be read is logged and
+    given up, so that it never keeps a sandbox from ending; only a database that is away raises.
     """
     sandbox_id: str = sandbox["id"]
     async with journal.engine.connect() as connection:
@@ -43,6 +44,8 @@ async def count_remains(
         return 0
     after: int = begun
     try:
+        if sandbox["handle"]:
+            await provider.stop(sandbox["handle"], grace=0)
         while (spooled := await provider.spooled(sandbox_id, sandbox["handle"], after)).records:
             upto = await _count(journal, sandbox_id, spooled, settings)
             if upto is None or upto <= after:
