@@ -275,7 +275,7 @@ def _until(token: dict[str, Any]) -> str:
     if token["revoked_at"]:
         return "revoked"
     if token["expires_at"] is None:
-        return "revoked by you"
+        return "you revoke it"
     ends = datetime.fromisoformat(token["expires_at"])
     return f"{ends:%Y-%m-%d}" if ends > datetime.now(UTC) else f"expired {ends:%Y-%m-%d}"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from openinspect.problems import Invalid
-from openinspect.sessions.attachments import MAX_BYTES, media_type_of
 
 MOST = 6
 
 
 def check(files: list[Path]) -> None:
     """Raises ``Invalid`` when one of them can't be attached, or when they are too many. The server looks again."""
+    # the database's library comes with it: half a second that no other command should take
+    from openinspect.sessions.attachments import MAX_BYTES, media_type_of
+
     if len(files) > MOST:
         raise Invalid(
             "too_many_pictures", f"{len(files)} pictures are too many.", f"Attach {MOST} of them at most."

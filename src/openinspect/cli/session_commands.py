@@ -61,7 +61,8 @@ def run(
 
     While following, Ctrl-C leaves: the work goes on. The exit code is 0 when the task was completed, and 1 when it failed, was stopped or taken back.
     """
-    pictures.check(attach or [])
+    if attach:
+        pictures.check(attach)
     with client() as api:
         targets = [{"repository": repository(api, one), "branch": branch} for one in repo or []]
         body: dict[str, Any] = {
