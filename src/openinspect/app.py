@@ -14,7 +14,6 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -33,7 +32,7 @@ from openinspect.gateway.bridge import Bridge
 from openinspect.gateway.doors import Doors
 from openinspect.identity import people
 from openinspect.jobs import Jobs, run_worker
-from openinspect.live.hub import Hub
+from openinspect.live.hub import DELETED, Hub
 from openinspect.live.notices import Notices
 from openinspect.live.presence import REPEAT_SECONDS, PresenceBoard
 from openinspect.models import prices
@@ -129,11 +128,12 @@ class Wiring:
                 continue
             async with self.services.reader.connect() as connection:
                 found = await connection.exec_driver_sql(
-                    "SELECT id, head FROM sessions WHERE id = ANY(%(ids)s)", {"ids": watched}
+                    "SELECT id, head FROM sessions WHERE id = ANY(%(ids)s) AND status <> 'deleting'",
+                    {"ids": watched},
                 )
-                heads: Any = found.all()
-            for session_id, head in heads:
-                self.services.hub.moved(session_id, head)
+                heads: dict[str, int] = {session_id: head for session_id, head in found}
+            for session_id in watched:
+                self.services.hub.moved(session_id, heads.get(session_id, DELETED))
 
     async def aclose(self) -> None:
         await self.later.aclose()
@@ -233,6 +233,9 @@ def prepare_data_dir(settings: Settings) -> None:
     """Make the data folder, for its owner alone. Raises ``Unavailable``."""
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = settings.data_dir.stat()
+        if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+            settings.data_dir.chmod(0o700)  # made beforehand, and open to others on this machine
         probe = settings.data_dir / f".probe-{os.getpid()}"
         probe.write_bytes(b"x" * 4096)
         probe.unlink()

@@ -1,6 +1,6 @@
 """Two web servers in one process: the page and the API on a TCP port, the sandboxes' door on a unix socket. Both are uvicorn.
 
-``run`` returns when ``stop`` is set: it stops accepting, gives open requests ``GRACE_SECONDS``, then closes what is left (streams are told to
+Heads of requests and connections are bounded (``bounded_http``). ``run`` returns when ``stop`` is set: it stops accepting, gives open requests ``GRACE_SECONDS``, then closes what is left (streams are told to
 resume). Signals are the caller's.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from openinspect.bounded_http import bounded_protocol, max_connections
 from openinspect.problems import Unavailable
 from openinspect.protocol.frames import MAX_MESSAGE_BYTES
 
@@ -89,7 +90,7 @@ def _server(app: ASGIApp, *, trusted_proxies: list[str] | None) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=bounded_protocol(max_connections()),
             ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE_BYTES + 1024,
             ws_per_message_deflate=False,
