@@ -74,7 +74,7 @@ export function SessionList() {
         <Empty
           icon={<Inbox />}
           title={needle ? `No session is called “${needle}”` : archived ? "Nothing is archived" : mine ? "You have no sessions yet" : "No sessions yet"}
-          text={filtered ? "Look without the filters." : "Describe a task above: it begins the first one."}
+          text={filtered ? "Look without the filters." : "The first one stands here as soon as it is begun."}
         />
       )}
       {sessions.length > 0 && (

@@ -48,7 +48,7 @@ export function CommandMenu({ onClose }: { onClose: () => void }) {
     { id: "light", group: "Appearance", label: "Light", icon: <Sun />, words: "theme", run: () => setTheme("light") },
     { id: "dark", group: "Appearance", label: "Dark", icon: <Moon />, words: "theme", run: () => setTheme("dark") },
     { id: "system", group: "Appearance", label: "As the system has it", icon: <Monitor />, words: "theme", run: () => setTheme("system") },
-    { id: "out", group: "Do", label: "Sign out", icon: <LogOut />, words: "log out leave", run: signOut },
+    { id: "out", group: "You", label: "Sign out", icon: <LogOut />, words: "log out leave", run: signOut },
   ];
   const matching = fixed.filter((one) => `${one.label} ${one.words ?? ""} ${one.group}`.toLowerCase().includes(low));
   const shown = [...matching.filter((one) => one.id === "new"), ...sessions, ...matching.filter((one) => one.id !== "new")];

@@ -9,7 +9,7 @@ import { duration } from "@/components/ui/words";
 import type { ToolItem } from "@/session/items";
 import { plain } from "./ansi";
 import { Terminal } from "./terminal";
-import { type ToolKind, toolWords } from "./tool-words";
+import { type ToolKind, shellOutput, toolWords } from "./tool-words";
 
 const SIGNS: Record<ToolKind, typeof Wrench> = {
   shell: SquareTerminal,
@@ -83,9 +83,10 @@ function DiffCounts({ lines }: { lines: DiffLine[] }) {
 
 function Shell({ item, open }: { item: ToolItem; open: boolean }) {
   const command = typeof item.input.command === "string" ? item.input.command : JSON.stringify(item.input);
-  const lines = item.output.trimEnd().split("\n").length;
+  const printed = shellOutput(item.output);
+  const lines = printed.trimEnd().split("\n").length;
   const cut = !open && lines > PREVIEW_OUTPUT;
-  const output = item.output.trim() !== "";
+  const output = printed.trim() !== "";
   return (
     <div className="group/shell relative border-t bg-sunken">
       <pre
@@ -100,12 +101,12 @@ function Shell({ item, open }: { item: ToolItem; open: boolean }) {
         {output && (
           <span className="mt-1 block text-ink-2">
             {cut && <span className="block text-ink-3 select-none">⋯ {lines - PREVIEW_OUTPUT} lines above</span>}
-            <Terminal text={item.output} lines={cut ? PREVIEW_OUTPUT : undefined} />
+            <Terminal text={printed} lines={cut ? PREVIEW_OUTPUT : undefined} />
           </span>
         )}
       </pre>
       <CopyButton
-        text={() => `$ ${command}\n${plain(item.output)}`}
+        text={() => `$ ${command}\n${plain(printed)}`}
         label="Copy command and output"
         className="absolute top-1 right-1 bg-sunken opacity-0 group-hover/shell:opacity-100 focus-visible:opacity-100"
       />

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { toolWords, workspacePath } from "./tool-words";
+import { shellOutput, toolWords, workspacePath } from "./tool-words";
 
 const told = (tool: string, input: Record<string, unknown>, state: "running" | "completed" = "completed") => {
   const words = toolWords({ tool, title: "", input, state });
@@ -20,6 +20,10 @@ describe("what a tool call is about", () => {
     expect(told("weather_now", { place: "Lisbon\nand more" })).toBe("other: weather_now Lisbon …");
     expect(told("bash", { command: 7 })).toBe("shell: Ran");
     expect(told("todowrite", { todos: "x" })).toBe("todo: Planned");
+  });
+  it("shows what the agent says about a command without its marks", () => {
+    expect(shellOutput("(no output)\n\n<shell_metadata>\nUser aborted the command\n</shell_metadata>")).toBe("(no output)\n\nUser aborted the command\n");
+    expect(shellOutput("<b>as it is</b>")).toBe("<b>as it is</b>");
   });
   it("shows paths as seen from the repository", () => {
     expect(workspacePath("/workspace/repo/x.py")).toBe("x.py");

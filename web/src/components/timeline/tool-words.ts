@@ -47,6 +47,8 @@ export function toolWords(item: Pick<ToolItem, "tool" | "title" | "input" | "sta
       return { kind: "todo", verb: "Planned", about: todoWords(input) || title, mono: false };
     case "task":
       return { kind: "task", verb: going ? "Delegating" : "Delegated", about: text(input.description) || title, mono: false };
+    case "question":
+      return { kind: "other", verb: going ? "Asking" : "Asked", about: title, mono: false };
     case "skill":
       return { kind: "other", verb: "Skill", about: text(input.name) || title, mono: false };
     default:
@@ -55,6 +57,11 @@ export function toolWords(item: Pick<ToolItem, "tool" | "title" | "input" | "sta
       }
       return { kind: "other", verb: item.tool, about: title || firstText(input), mono: false };
   }
+}
+
+/** What a command printed, without the agent's own marks around what it says about it. */
+export function shellOutput(output: string): string {
+  return output.replace(/<\/?(?:shell|bash)_metadata>\n?/g, "");
 }
 
 /** A path as it is seen from the repository. */
