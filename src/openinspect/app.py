@@ -131,7 +131,7 @@ class Wiring:
                     "SELECT id, head FROM sessions WHERE id = ANY(%(ids)s) AND status <> 'deleting'",
                     {"ids": watched},
                 )
-                heads: dict[str, int] = {session_id: head for session_id, head in found}
+                heads = {row.id: row.head for row in found}
             for session_id in watched:
                 self.services.hub.moved(session_id, heads.get(session_id, DELETED))
 
