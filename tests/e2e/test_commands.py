@@ -147,7 +147,7 @@ def _refused(live: LiveServer, *arguments: str) -> str:
         env={**os.environ, "OPENINSPECT_DATA_DIR": str(live.folder)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 1, done.stdout + done.stderr
@@ -286,6 +286,11 @@ def test_it_is_said_that_a_scripted_model_answers(live: LiveServer) -> None:
     assert "ANTHROPIC_API_KEY" in done.stderr
     said = live.wait(done.stdout.strip(), "text", 120)["body"]["text"]
     assert "not a language model" in said
+
+
+def test_a_demo_on_a_server_with_another_script_says_to_end_that_first(live: LiveServer) -> None:
+    said = _refused(live, "demo")
+    assert "`make stop`, then `make demo`" in said
 
 
 def test_a_backup_is_kept_in_the_data_folder_and_replaces_nothing(live: LiveServer, tmp_path: Path) -> None:
