@@ -173,6 +173,16 @@ def test_everything_else_is_refused_by_a_named_rule(ref: str, new: str, rule: st
     assert [refusal.rule for refusal in judge(request, BRANCH)] == [rule]
 
 
+@pytest.mark.parametrize("new", [NEW, NONE])
+def test_a_name_that_no_log_can_show_is_refused(new: str) -> None:
+    ref = f"refs/heads/{BRANCH}-".encode() + b"\xff"
+    request, _ = parse(pkt_line(f"{OLD} {new} ".encode() + ref + b"\0 report-status") + b"0000")
+    assert request is not None
+    (refusal,) = judge(request, BRANCH)
+    assert refusal.rule == "utf-8-names" and refusal.ref.encode()
+    assert b"ng " + ref + b" a branch's name must be UTF-8 text" in refusal_answer(request, [refusal], BRANCH)
+
+
 def test_a_refusal_without_side_bands_is_the_bare_report() -> None:
     request, _ = parse(push((OLD, NEW, "refs/heads/main"), capabilities="report-status"))
     assert request is not None
