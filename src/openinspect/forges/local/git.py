@@ -7,8 +7,8 @@ Two ways to run, by what is asked:
 - ``Git.on_objects``: on the repository's objects, but with an empty git folder of ours, so that not one byte of its config, attributes or replace
   refs is read. For diffs and merges, whose drivers (textconv, merge, filter) have names that can't all be overridden.
 
-Git runs in a process group of its own, and becomes the repository's owner by ``setpriv`` (which also forbids new privileges) rather
-than by the ``user=`` of a subprocess, which uvloop ignores without a word.
+Git runs in a process group of its own, and becomes the repository's owner by ``setpriv`` rather than by the ``user=`` of a subprocess: it
+also gives up capabilities and forbids new privileges, and its words can be handed on to a git that starts another one.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ async def finish(
 
 
 NOT_READING = (BrokenPipeError, ConnectionResetError, RuntimeError)
-"""What writing to a process that has ended raises; the last one is uvloop's."""
+"""What writing to a process that has ended raises; asyncio's own loop raises the first two, other loops the last for a closed pipe."""
 
 
 async def _communicate(process: asyncio.subprocess.Process, data: bytes) -> tuple[bytes, bytes]:
