@@ -41,7 +41,7 @@ async def measure() -> list[Row]:
                 httpx2.AsyncClient(base_url=model.anthropic_url) as straight,
             ):
                 calls = {
-                    "door": (door, {"authorization": f"Bearer {double.token}"}),
+                    "door": (door, {"authorization": f"Bearer {double.agent_token}"}),
                     "straight": (straight, {"x-api-key": "none"}),
                 }
                 for client, headers in calls.values():

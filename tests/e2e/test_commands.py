@@ -322,7 +322,7 @@ def test_no_secret_reaches_the_log_or_the_sandbox(live: LiveServer) -> None:
     live.wait(session_id, "turn.finished", 120, prompt_id=prompt_id)
     told = json.dumps(live.events(session_id))
     assert live.record is not None
-    for secret in (live.record.token, "oi_box_"):
+    for secret in (live.record.token, "oi_box_", "oi_agent_"):
         assert secret not in told
         assert secret not in live.log()
     live.api.call("DELETE", f"/sessions/{session_id}")

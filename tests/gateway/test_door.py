@@ -6,10 +6,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import websockets
 
 from openinspect.testing.repositories import SampleRepository
 from openinspect.testing.running_server import running_server
-from openinspect.testing.sandbox_double import DoubleProvider
+from openinspect.testing.sandbox_double import DoubleProvider, SandboxDouble
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +36,29 @@ async def test_the_newest_difference_of_each_repository_is_kept(database_url: st
                 assert (await tell(name, head)).status_code == 204
             refused = await tell("elsewhere", "b" * 40)
             assert (refused.status_code, refused.json()["error"]["code"]) == (404, "directory_unknown")
-            inside.headers["authorization"] = "Bearer made up"
-            assert (await tell(name, "d" * 40)).status_code == 401
+            for token in ("made up", box.agent_token):
+                inside.headers["authorization"] = f"Bearer {token}"
+                assert (await tell(name, "d" * 40)).status_code == 401
         kept = (await server.get(f"/sessions/{session['id']}/diff"))["repositories"]
         assert [(one["directory"], one["head_sha"]) for one in kept] == [(name, "c" * 40)]
+
+
+async def test_what_runs_in_a_sandbox_can_not_speak_as_its_runtime(database_url: str, tmp_path: Path) -> None:
+    """The agent can read its own token: it opens git, models and tools, and never the bridge. The runtime's opens the bridge alone."""
+    provider = DoubleProvider(tmp_path / "data" / "door" / "gateway.sock", behaviour=None)
+    async with running_server(database_url, tmp_path / "data", provider=provider) as server:
+        await server.session("go")
+        box = await provider.box()
+        forger = SandboxDouble(box.socket, box.sandbox_id, box.agent_token)
+        with pytest.raises(websockets.ConnectionClosed):
+            await forger.connect()
+        assert forger.close_code == 4401
+        await box.connect()
+        door = httpx2.AsyncHTTPTransport(uds=str(server.door))
+        async with httpx2.AsyncClient(transport=door, base_url="http://door") as inside:
+            for token, expected in ((box.token, 401), (box.agent_token, 400)):
+                answer = await inside.post(
+                    "/llm/anthropic/v1/messages", content=b"{", headers={"authorization": f"Bearer {token}"}
+                )
+                assert answer.status_code == expected, answer.text
+        await box.drop()

@@ -22,6 +22,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from openinspect.protocol.commands import Command
+from openinspect.protocol.config import agent_token
 from openinspect.protocol.events import ReasoningPart, TextPart, sandbox_event
 from openinspect.protocol.frames import (
     CommandFrame,
@@ -35,6 +36,7 @@ from openinspect.protocol.frames import (
 )
 
 TOKEN = "oi_box_test"
+AGENT_TOKEN = agent_token(TOKEN)
 
 
 class Door:
@@ -259,7 +261,10 @@ class Door:
     # ── the rest of the door ──────────────────────────────────────────────────────────────────────
     def _authorised(self, request: Request) -> bool:
         given = request.headers.get("authorization") or f"Bearer {request.headers.get('x-api-key')}"
-        return given == f"Bearer {self.token}"
+        if self.token is None:
+            return False
+        runtimes = request.url.path.startswith("/bridge")
+        return given == f"Bearer {self.token if runtimes else agent_token(self.token)}"
 
     async def _attachment(self, request: Request) -> Response:
         found = self.attachments.get(request.path_params["id"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .box import FakeBox, git, lives, make_repository
-from .door import Door
+from .door import AGENT_TOKEN, Door
 
 pytestmark = pytest.mark.anyio
 
@@ -34,8 +34,8 @@ async def test_one_repository_lies_at_a_fixed_place(
     steps = [(event.step, event.state) for event in door.of("boot.step")]
     for step in ("clone", "agent"):
         assert (step, "started") in steps and (step, "completed") in steps
-    assert set(door.git_headers) == {"Bearer oi_box_test"}
-    assert "oi_box_test" not in fake_box.log + (repo / ".git" / "config").read_text()
+    assert set(door.git_headers) == {f"Bearer {AGENT_TOKEN}"}
+    assert AGENT_TOKEN not in fake_box.log + (repo / ".git" / "config").read_text()
 
 
 async def test_several_lie_side_by_side(fake_box: FakeBox, door: Door, repositories: Path) -> None:

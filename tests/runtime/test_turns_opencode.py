@@ -19,7 +19,7 @@ from openinspect.protocol.events import AttachmentInfo
 from openinspect.testing import ScriptedModel
 
 from .box import AUTHOR, NO_TOOLBOX, Box, git, make_repository, toolbox
-from .door import Door
+from .door import AGENT_TOKEN, Door
 
 pytestmark = [
     pytest.mark.anyio,
@@ -161,9 +161,9 @@ async def test_commands_see_the_session_and_not_our_secrets(box: Box) -> None:
     output = only(events, "tool.finished").output
     names = {entry.split("=", 1)[0] for entry in output.splitlines()}
     assert "OPENINSPECT_BOOT_MODE=fresh" in output and "OPENINSPECT_SESSION_ID=ses_1" in output
-    assert "oi_box_test" not in output
+    assert AGENT_TOKEN not in output
     shown = only(await ran(box, f"run: cat {box.config.paths.shared}/opencode.json"), "tool.finished").output
-    assert "apiKey" in shown and "oi_box_test" not in shown
+    assert "apiKey" in shown and AGENT_TOKEN not in shown
     assert not {
         name for name in names if name.startswith("OPENCODE_SERVER") or name.startswith("npm_config")
     }, names

@@ -27,7 +27,7 @@ from openinspect.sessions import attachments, diffs
 from openinspect.sessions.log import Journal
 
 from .bridge import Bridge
-from .grants import SandboxGrant, authorise, bearer
+from .grants import SandboxGrant, authorise_runtime, bearer
 
 MAX_DIFF_BYTES = 4 * 1024 * 1024
 
@@ -44,7 +44,7 @@ def create_app(journal: Journal, bridge: Bridge, blobs: BlobStore, mounts: Seque
     """``mounts`` are the git, llm and tools doors, each with its own authorisation by the same token."""
 
     async def grant(request: Request) -> SandboxGrant:
-        return await authorise(journal.engine, bearer(request.headers))
+        return await authorise_runtime(journal.engine, bearer(request.headers))
 
     async def attachment(request: Request) -> Response:
         who = await grant(request)

@@ -50,7 +50,7 @@ from openinspect.sessions.intake import Numbered, OutOfOrder, count
 from openinspect.sessions.log import Issued, Journal, SessionGone
 from openinspect.settings import Settings
 
-from .grants import SandboxGrant, authorise, bearer
+from .grants import SandboxGrant, authorise_runtime, bearer
 
 log = structlog.get_logger()
 
@@ -322,7 +322,7 @@ class Bridge:
 
     async def serve(self, socket: WebSocket) -> None:
         try:
-            grant = await authorise(self.journal.engine, bearer(socket.headers))
+            grant = await authorise_runtime(self.journal.engine, bearer(socket.headers))
         except ProblemError as problem:
             await socket.accept()
             await socket.close(CLOSE_UNAUTHORISED, problem.message[:120])

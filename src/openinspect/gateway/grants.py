@@ -1,6 +1,6 @@
 """Who stands at the door: a sandbox's token is looked up anew for every request, and decides about everything that the request may do.
 
-The token is worth something only while its sandbox lives. What is granted comes from the rows, never from what the request says.
+There are two: the runtime's, for ``/bridge``, and the agent's, which follows from it, for the rest (``protocol.config``). A token is worth something only while its sandbox lives. What is granted comes from the rows, never from what the request says.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from openinspect.db.tables import prompts, sandboxes, sessions
 from openinspect.identity.credentials import hash_secret
 from openinspect.problems import SignInNeeded
+from openinspect.protocol.config import agent_token
 
 _OPEN_STATES = ("booting", "ready")
 # Made once: making a statement takes longer than asking the database.
@@ -55,8 +56,13 @@ def bearer(headers: Headers) -> str | None:
     return headers.get("x-api-key") or None
 
 
+async def authorise_runtime(engine: AsyncEngine, token: str | None) -> SandboxGrant:
+    """Of the runtime's own token. Raises ``SignInNeeded``, also for the agent's."""
+    return await authorise(engine, agent_token(token) if token else None)
+
+
 async def authorise(engine: AsyncEngine, token: str | None) -> SandboxGrant:
-    """Raises ``SignInNeeded`` for a token that is unknown, or whose sandbox has ended."""
+    """Of the agent's token. Raises ``SignInNeeded`` for one that is unknown, or whose sandbox has ended."""
     if token:
         # A single look-up needs no transaction around it: two round trips fewer for every request at the door.
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

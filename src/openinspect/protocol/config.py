@@ -5,6 +5,7 @@ It says nothing about a session: that comes over the bridge (``commands.Configur
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 from .base import Id, Message
@@ -63,7 +64,7 @@ class Paths(Message):
 class RuntimeConfig(Message):
     sandbox_id: Id
     token: str
-    """The sandbox's bearer secret at the door. Worth nothing elsewhere, revoked when the sandbox ends."""
+    """The runtime's bearer secret for the bridge, by which it speaks for the sandbox. Nothing else in the sandbox may see it."""
     door: Door
     agent: AgentConfig
     paths: Paths = Paths()
@@ -71,3 +72,13 @@ class RuntimeConfig(Message):
     """User id that the agent and all it runs have. None: the runtime's own."""
     agent_gid: int | None = 1000
     spool_bytes: int = 64 * 1024 * 1024
+
+    @property
+    def agent_token(self) -> str:
+        return agent_token(self.token)
+
+
+def agent_token(token: str) -> str:
+    """The secret of the agent and all that it runs, for git, models and tools. It follows from the runtime's, and not the other way round: what
+    runs in a sandbox can't speak as its runtime. Both are worth nothing elsewhere, and nothing when the sandbox has ended."""
+    return f"oi_agent_{hashlib.sha256(f'open-inspect agent {token}'.encode()).hexdigest()}"

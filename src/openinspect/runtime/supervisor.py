@@ -56,7 +56,7 @@ MakeAgent = Callable[[RuntimeConfig, Account, Forwarder, dict[str, str]], Agent]
 def _opencode(
     config: RuntimeConfig, account: Account, forwarder: Forwarder, shell_env: dict[str, str]
 ) -> Agent:
-    return OpenCode(config.agent, config.paths, account, lambda: forwarder.url, config.token, shell_env)
+    return OpenCode(config.agent, config.paths, account, lambda: forwarder.url, config.agent_token, shell_env)
 
 
 class Supervisor:
@@ -74,7 +74,7 @@ class Supervisor:
             config.spool_bytes,
             self._command_came,
             self._refused,
-            config.token,
+            config.agent_token,
         )
         self._commands = CommandLog(
             self._state / "commands.log", config.sandbox_id, self._act, self._outbox.seen
@@ -238,7 +238,7 @@ class Supervisor:
             Path(self._config.paths.git_config),
             self._account,
             self._forwarder.url,
-            self._config.token,
+            self._config.agent_token,
             committer,
             author,
         )

@@ -23,7 +23,7 @@ from sqlalchemy.engine import RowMapping
 
 from openinspect.db.tables import prompts, sandboxes, sessions
 from openinspect.identity.credentials import hash_secret
-from openinspect.protocol.config import AgentConfig, Door, RuntimeConfig
+from openinspect.protocol.config import AgentConfig, Door, RuntimeConfig, agent_token
 from openinspect.protocol.events import SandboxChanged
 from openinspect.protocol.ids import new_secret
 from openinspect.sandboxes.provider import BoxSpec, Handle, Limits, ProviderError, SandboxProvider
@@ -168,7 +168,11 @@ class Keeper:
                     **(
                         {"reason": waiting}
                         if full
-                        else {"state": "booting", "token_hash": hash_secret(token), "reason": None}
+                        else {
+                            "state": "booting",
+                            "token_hash": hash_secret(agent_token(token)),
+                            "reason": None,
+                        }
                     ),
                 )
             )

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from openinspect.protocol import PROTOCOL_VERSION
 from openinspect.protocol import events as e
+from openinspect.protocol.config import agent_token
 from openinspect.protocol.frames import MAX_EVENTS_PER_FRAME
 from openinspect.sandboxes.provider import MOST_SPOOLED, BoxSpec, BoxStatus, Finding, Handle, Spooled
 
@@ -28,6 +29,7 @@ class SandboxDouble:
         self.socket = socket
         self.sandbox_id = sandbox_id
         self.token = token
+        self.agent_token = agent_token(token)
         self.said: list[tuple[str | None, dict[str, Any]]] = []
         """Everything that was ever said, by number: the first is number 1. What a real sandbox has in its spool."""
         self.counted = 0
