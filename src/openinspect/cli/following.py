@@ -32,16 +32,19 @@ def follow_session(
     as_json: bool = False,
     verbose: bool = False,
     prompts: list[dict[str, Any]] | None = None,
+    note: str = "",
 ) -> Transcript:
     """Print a session as it goes on, over lost connections, until a prompt has ended or was taken back (or for ever).
 
-    ``prompts``: those that were unfinished at ``after``.
+    ``prompts``: those that were unfinished at ``after``. ``note`` is said first, when Ctrl-C leaves already.
     """
     transcript = Transcript(out(), session_id, verbose=verbose)
     transcript.know(prompts or [])
     transcript.seq = after
     failures = 0
     try:
+        if note:
+            error_console().print(note, style="yellow")
         while until is None or until not in transcript.ended:
             try:
                 with api.stream(session_id, transcript.seq) as messages:

@@ -228,14 +228,16 @@ def attach(
             error_console().print(
                 f"From event {after} on, where you left it; --from-start shows all.", style="dim"
             )
+        note = ""
         if not as_json and detail["activity"] == "idle":
-            error_console().print(
+            note = (
                 f"Nothing runs in this session now: what comes next is shown when somebody prompts it ({program()} sessions prompt "
-                f'{session_id} "TEXT"). Ctrl-C leaves.',
-                style="yellow",
+                f'{session_id} "TEXT"). Ctrl-C leaves.'
             )
         known = detail["prompts"] if after else []
-        follow_session(api, session_id, after=after, as_json=as_json, verbose=verbose, prompts=known)
+        follow_session(
+            api, session_id, after=after, as_json=as_json, verbose=verbose, prompts=known, note=note
+        )
 
 
 @sessions.command()
