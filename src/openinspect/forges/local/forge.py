@@ -87,7 +87,11 @@ class LocalForge(PullRequests):
             return known
         default = await refs.choose_default_branch(Git(place))
         wish = Path(location).name.removesuffix(".git")
-        return await self._insert(new_id("repo"), name, wish, location, None, default, created_by)
+        added = await self._insert(new_id("repo"), name, wish, location, None, default, created_by)
+        if place.work_tree is not None and place.git_dir != place.work_tree / ".git":
+            # what sessions get is not what the path says: say whose folder it really is
+            log.info("repository_lies_elsewhere", repository=added.name, git_folder=str(place.git_dir))
+        return added
 
     async def add_address(
         self,
