@@ -46,6 +46,8 @@ class Changes:
         self._looking: asyncio.Task[None] | None = None
         self._dirty = True
         """Something ran since the last look."""
+        self._newest: TurnReport | None = None
+        """Of the turn whose tool finished last."""
         if self._path.exists():
             self._known = {
                 name: _Known(**value) for name, value in orjson.loads(self._path.read_bytes()).items()
@@ -56,13 +58,15 @@ class Changes:
 
     def notice(self, report: TurnReport) -> None:
         """A tool has finished: look soon, but not for every tool."""
-        self._dirty = True
+        self._dirty, self._newest = True, report
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_soon(report))
+            self._looking = asyncio.create_task(self._look_soon())
 
-    async def _look_soon(self, report: TurnReport) -> None:
+    async def _look_soon(self) -> None:
         await asyncio.sleep(PAUSE_SECONDS)
-        await self.settle(report)
+        # another turn may have begun since: what is seen now is its doing
+        if self._newest is not None:
+            await self.settle(self._newest)
 
     async def settle(self, report: TurnReport) -> None:
         """Look, if anything ran since the last time, and tell it as part of the turn."""
