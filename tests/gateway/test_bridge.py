@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from openinspect.db.engine import create_engine
 from openinspect.gateway import bridge
 from openinspect.protocol import events as e
+from openinspect.sessions.intake import count
 from openinspect.sessions.log import Journal
 from openinspect.testing.running_server import RunningServer, running_server
 from openinspect.testing.sandbox_double import DoubleProvider, SandboxDouble
@@ -147,6 +151,153 @@ async def test_an_event_that_can_not_be_read_becomes_a_warning_in_its_place(
         assert kinds[-4:] == ["warning", "warning", "warning", "boot.log"]
         assert page["events"][-1]["turn_id"] is None
         assert (await server.get(f"/sessions/{session_id}"))["activity"] == "running"
+
+
+async def _bodies(server: RunningServer, session_id: str) -> list[dict[str, Any]]:
+    page = await server.get(f"/sessions/{session_id}/events", after=0, limit=1000)
+    return [event["body"] for event in page["events"]]
+
+
+async def test_a_tools_input_beyond_its_bounds_is_left_out(database_url: str, tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(60):
+        deep = [deep]
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _box(server)
+        for given in ({"a": "x" * 65_536}, {"a": deep}, {"a": [[]] * 200_000}):
+            await box.say(e.ToolStarted(call_id="c", tool="t", input=given), turn_id=prompt_id)
+        whole = {"a": "x" * 65_000, "b": [[[]]] * 50}
+        finished = e.ToolFinished(call_id="c", tool="t", state="completed", input=whole)
+        await box.say(finished, turn_id=prompt_id)
+        await box.until_counted()
+        told = [body for body in await _bodies(server, session_id) if body["kind"].startswith("tool.")]
+        assert [body["truncated"] for body in told] == [True] * 3 + [False]
+        assert [body["input"] for body in told] == [{"…": "left out: too long"}] * 3 + [whole]
+
+
+async def test_a_large_message_is_read_like_any_other(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _box(server)
+        await box.say(
+            e.TextPart(part_id="p", text="é" * 300_000),
+            e.QuestionAsked(
+                question_id="q",
+                questions=[e.Question(text="?")],
+                deadline=datetime(2030, 1, 1, tzinfo=UTC),
+                default="x",
+            ),
+            turn_id=prompt_id,
+        )
+        await box.until_counted()
+        assert [body["kind"] for body in await _bodies(server, session_id)][-2:] == ["text", "question.asked"]
+        assert gc.isenabled()
+        await box.send("[" + "[]," * 200_000 + "[]]")
+        assert await box.closed() == 4400
+        assert gc.isenabled()
+
+
+async def test_a_hello_has_no_room_for_anything_else(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        await server.session("go")
+        box = await server.provider.box()
+        with pytest.raises(websockets.ConnectionClosed):
+            await box.connect(more="x" * 4096)
+        assert box.close_code == 4400
+
+
+async def test_what_waits_and_what_is_counted_at_once_is_bounded_by_size(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[int] = []
+
+    async def counting(transaction: Any, sandbox_id: str, taken: Any, chosen: Any) -> int:
+        at_once.append(len(taken))
+        return await count(transaction, sandbox_id, taken, chosen)
+
+    monkeypatch.setattr(bridge, "count", counting)
+    monkeypatch.setattr(bridge, "_COUNT_BYTES_AT_ONCE", 50_000)
+    monkeypatch.setattr(bridge, "_BUFFER_BYTES", 60_000)
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _box(server)
+        at_once.clear()
+        for n in range(8):
+            await box.say(*[e.BootLog(step="x", text=f"{n:05}" * 2000)] * 4, turn_id=prompt_id)
+        await box.until_counted()
+        assert max(at_once) == 4
+        bodies = await _bodies(server, session_id)
+        lines = [body["text"][:5] for body in bodies if body["kind"] == "boot.log"]
+        assert lines == [f"{n:05}" for n in range(8) for _ in range(4)]
+
+
+async def test_a_sandbox_that_says_too_much_has_failed_and_its_session_says_why(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge, "MAX_SAID_BYTES", 1024**2)
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _box(server)
+        for _ in range(30):
+            await box.say(*[e.BootLog(step="x", text="x" * 10_000)], turn_id=prompt_id)
+        await box.until_counted()
+        await box.drop()
+        box.running = prompt_id
+        await box.connect()  # what was counted before is not forgotten
+        with contextlib.suppress(websockets.ConnectionClosed):
+            for _ in range(90):
+                await box.say(e.BootLog(step="x", text="x" * 10_000), turn_id=prompt_id)
+        assert await box.closed() == 4400
+        ended = (await _bodies(server, session_id))[-1]
+        assert (ended["kind"], ended["status"]) == ("turn.finished", "failed")
+        assert "said more than 1 MiB" in ended["reason"]
+        async with asyncio.timeout(10):
+            while box.sandbox_id in server.provider.boxes:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+async def test_large_events_are_given_in_pages_that_fit(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, prompt_id, box = await _box(server)
+        for n in range(6):
+            await box.say(e.TextPart(part_id=f"p{n}", text=str(n) * 900_000), turn_id=prompt_id)
+        await box.until_counted()
+        head, seqs = (await server.get(f"/sessions/{session_id}"))["head"], []
+        page: dict[str, Any] = {"more": True}
+        while page["more"]:
+            page = await server.get(
+                f"/sessions/{session_id}/events", after=seqs[-1] if seqs else 0, limit=1000
+            )
+            assert len(orjson.dumps(page)) < 3 * 1024 * 1024
+            seqs += [event["seq"] for event in page["events"]]
+        assert seqs == list(range(1, head + 1))
+        page, back = {"more": True}, []
+        while page["more"]:
+            page = await server.get(
+                f"/sessions/{session_id}/events", before=back[0] if back else head + 1, limit=1000
+            )
+            assert len(orjson.dumps(page)) < 3 * 1024 * 1024
+            back = [event["seq"] for event in page["events"]] + back
+        assert back == seqs
+        async with server.watch(session_id) as watching:
+            while watching.synced is None:
+                message = await watching.next()
+                assert len(orjson.dumps(message)) < 3 * 1024 * 1024
+            assert watching.seq == head
+
+
+async def test_a_connection_that_takes_over_does_not_know_what_ran_before_it(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id, _, box = await _box(server)
+        twin = SandboxDouble(box.socket, box.sandbox_id, box.token)
+        twin.seen, twin.said = box.seen, list(box.said)
+        await twin.connect()
+        assert await box.closed() == 4409
+        async with server.watch(session_id) as watching:
+            # the prompt that runs now may have been sent by another process
+            await twin.write("prm_other", "p1", 0, "Hello")
+            async with asyncio.timeout(10):
+                while watching.parts.get("p1") != "Hello":
+                    await watching.next()
 
 
 json_values = st.recursive(

@@ -304,17 +304,18 @@ async def get_events(
     before: Annotated[int | None, Query(ge=0, le=2**62)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> Response:
-    """A page of the log, always oldest first: the events after ``after``, or the newest before ``before`` (or of all)."""
+    """A page of the log, always oldest first: the events after ``after``, or the newest before ``before`` (or of all).
+    It has fewer than ``limit`` when they are large: ``more`` tells whether there are others."""
     async with services.reader.connect() as connection:
         head = await log.head(connection, session_id)
         if after is not None:
-            found = await log.read_after(connection, session_id, after, limit + 1)
-            more, found = len(found) > limit, found[:limit]
+            found = await log.read_after(connection, session_id, after, limit)
+            more = bool(found) and found[-1].seq < head
         else:
             found = await log.read_before(
-                connection, session_id, before if before is not None else head + 1, limit + 1
+                connection, session_id, before if before is not None else head + 1, limit
             )
-            more, found = len(found) > limit, found[-limit:]
+            more = bool(found) and found[0].seq > 1
     body = b'{"events":[%s],"head":%d,"more":%s}' % (
         b",".join(event.encode() for event in found),
         head,

@@ -9,21 +9,24 @@ and one for the process writes the parts that are open to the database about onc
 A newer connection of the same sandbox takes over: the older one is closed (4409). Counting is fenced by the sandbox's row, so that even two
 connections in two processes count a number once. When the database is away the counter waits and tries again; the sandbox keeps what is
 not acknowledged. A message that is not understood closes the connection (4400).
+
+What a sandbox says is bounded by size as well as by number: what waits to be counted (16 MiB of messages), what one transaction counts (4 MiB), and
+what one sandbox may have counted in all (``MAX_SAID_BYTES``, in this process): then the sandbox has failed, with the reason in its session's log.
+Sizes are characters of the messages' JSON, shared out evenly among the records of a message.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import itertools
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 from sqlalchemy import delete, func, select, text, update
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from openinspect.db.engine import is_lost
 from openinspect.db.tables import commands, open_parts, sandboxes
@@ -35,21 +38,23 @@ from openinspect.protocol.frames import (
     CLOSE_REPLACED,
     CLOSE_UNAUTHORISED,
     CLOSE_VERSION,
-    MAX_MESSAGE_BYTES,
+    MAX_HELLO_BYTES,
+    MAX_SAID_BYTES,
     SILENCE_SECONDS,
     Beat,
     Counted,
     Deltas,
     Events,
     Hello,
+    SandboxRecord,
     Seen,
     Welcome,
-    from_sandbox,
 )
-from openinspect.sessions.intake import Numbered, OutOfOrder, count
+from openinspect.sessions.intake import Numbered, OutOfOrder, count, give_up, understood
 from openinspect.sessions.log import Issued, Journal, SessionGone
 from openinspect.settings import Settings
 
+from .bridge_socket import LARGE, Closed, close, gone_if_closed, receive
 from .grants import SandboxGrant, authorise_runtime, bearer
 
 log = structlog.get_logger()
@@ -58,7 +63,11 @@ SPOKEN_VERSIONS = (PROTOCOL_VERSION, PROTOCOL_VERSION - 1)
 CHECKPOINT_SECONDS = 1.0
 HELLO_SECONDS = 10.0
 _COUNT_AT_ONCE = 2_000
+_COUNT_BYTES_AT_ONCE = 4 * 1024 * 1024
 _BUFFER = 8_000
+_BUFFER_BYTES = 16 * 1024 * 1024
+_REMEMBERED = 10_000
+"""Sandboxes whose total is kept when they are not connected."""
 _SEEN_GRAIN_SECONDS = 15.0
 _TRY_AGAIN = 1013
 _UPSERT = text(
@@ -69,13 +78,6 @@ _UPSERT = text(
     "AND events.kind = :k AND events.body->>'part_id' = :p) "
     "ON CONFLICT (session_id, part_id) DO UPDATE SET text = excluded.text, updated_at = now()"
 )
-
-
-class _Closed(Exception):
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
 
 
 class BridgeConnection:
@@ -90,7 +92,11 @@ class BridgeConnection:
         """Commands of this process that were committed a moment ago, by number."""
         self._look = True
         """There may be commands that only their rows tell of."""
+        self.running: str | None = None
+        """The prompt that was sent over this connection last; None when an earlier one had it."""
         self._buffer: deque[Numbered] = deque()
+        self._buffer_bytes = 0
+        self._measured = 0
         self._buffered = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -99,6 +105,7 @@ class BridgeConnection:
 
     async def run(self, hello: Hello, counted: int) -> None:
         self.sent_command = hello.commands_seen
+        self._measured = counted
         await self._send(Welcome(protocol=hello.protocol, counted=counted))
         await self._seen(hello.commands_seen)
         await self._note(hello)
@@ -109,35 +116,48 @@ class BridgeConnection:
             group.create_task(self._send_commands())
 
     async def _send(self, frame: Any) -> None:
-        with _gone_if_closed():
+        with gone_if_closed():
             async with asyncio.timeout(SILENCE_SECONDS):
                 await self.socket.send_text(frame.model_dump_json())
 
     # ── in ────────────────────────────────────────────────────────────────────────────────────────
     async def _read(self) -> None:
         while True:
-            frame = await receive(self.socket, SILENCE_SECONDS)
+            frame, size = await receive(self.socket, SILENCE_SECONDS)
             match frame:
                 case Events():
-                    while len(self._buffer) > _BUFFER:
+                    while len(self._buffer) > _BUFFER or self._buffer_bytes > _BUFFER_BYTES:
                         self._room.clear()
                         await self._room.wait()
-                    self._buffer.extend(
-                        Numbered(frame.first + i, record) for i, record in enumerate(frame.records)
-                    )
-                    self._buffered.set()
+                    self._take(frame, size)
                 case Deltas():
                     await self._in_order()
-                    prompt_id = self.bridge.running.get(self.grant.sandbox_id)
                     self.channel.write(
-                        [delta for delta in frame.deltas if prompt_id is None or delta.turn_id == prompt_id]
+                        [
+                            delta
+                            for delta in frame.deltas
+                            if self.running is None or delta.turn_id == self.running
+                        ]
                     )
                 case Seen():
                     await self._seen(frame.n)
                 case Beat():
                     await self._note(frame)
                 case Hello():
-                    raise _Closed(CLOSE_MALFORMED, "hello was said already")
+                    raise Closed(CLOSE_MALFORMED, "hello was said already")
+
+    def _take(self, frame: Events, size: int) -> None:
+        each = -(-size // len(frame.records))
+        if size < LARGE:
+            records = frame.records
+        else:  # what is left out of a record is not to wait with it
+            records = [
+                SandboxRecord(turn_id=record.turn_id, body=understood(record).model_dump())
+                for record in frame.records
+            ]
+        self._buffer.extend(Numbered(frame.first + i, record, each) for i, record in enumerate(records))
+        self._buffer_bytes += each * len(records)
+        self._buffered.set()
 
     async def _in_order(self) -> None:
         """Deltas that follow events in the stream must not overtake them to the watchers."""
@@ -174,14 +194,15 @@ class BridgeConnection:
         pause = 0.05
         while True:
             await self._buffered.wait()
-            taken = [self._buffer[i] for i in range(min(len(self._buffer), _COUNT_AT_ONCE))]
+            taken = self._next()
             try:
+                await self._within_total(taken)
                 async with self.bridge.journal.transaction() as transaction:
                     counted = await count(transaction, self.grant.sandbox_id, taken, self.bridge.settings)
             except OutOfOrder:
-                raise _Closed(CLOSE_MALFORMED, "a number was skipped") from None
+                raise Closed(CLOSE_MALFORMED, "a number was skipped") from None
             except SessionGone:
-                raise _Closed(CLOSE_UNAUTHORISED, "the session was deleted") from None
+                raise Closed(CLOSE_UNAUTHORISED, "the session was deleted") from None
             except Exception as error:
                 if not is_lost(error):
                     raise
@@ -190,12 +211,35 @@ class BridgeConnection:
                 pause = min(pause * 2, 1.0)
                 continue
             pause = 0.05
-            for _ in taken:
+            for item in taken:
                 self._buffer.popleft()
+                self._buffer_bytes -= item.size
             if not self._buffer:
                 self._buffered.clear()
             self._room.set()
             await self._send(Counted(n=counted))
+
+    def _next(self) -> list[Numbered]:
+        taken: list[Numbered] = []
+        size = 0
+        for item in itertools.islice(self._buffer, _COUNT_AT_ONCE):
+            size += item.size
+            if taken and size > _COUNT_BYTES_AT_ONCE:
+                break
+            taken.append(item)
+        return taken
+
+    async def _within_total(self, taken: list[Numbered]) -> None:
+        """Add what is new to the sandbox's total. Beyond the bound the sandbox has failed, and ``Closed`` is raised."""
+        fresh = sum(item.size for item in taken if item.n > self._measured)
+        total = self.bridge.said.get(self.grant.sandbox_id, 0) + fresh
+        if total > MAX_SAID_BYTES:
+            reason = f"The sandbox said more than {MAX_SAID_BYTES // 1024**2:,} MiB: something in it goes on without end."
+            async with self.bridge.journal.transaction() as transaction:
+                await give_up(transaction, self.grant.sandbox_id, self.bridge.settings, reason)
+            raise Closed(CLOSE_MALFORMED, "the sandbox has said too much")
+        self._measured = max(self._measured, taken[-1].n)
+        self.bridge.remember_said(self.grant.sandbox_id, total)
 
     # ── out ───────────────────────────────────────────────────────────────────────────────────────
     def hand(self, issued: Issued) -> None:
@@ -241,45 +285,11 @@ class BridgeConnection:
 
     async def _send_command(self, n: int, command: dict[str, Any]) -> None:
         if command["kind"] == "prompt":
-            self.bridge.running[self.grant.sandbox_id] = command["prompt_id"]
-        with _gone_if_closed():
+            self.running = command["prompt_id"]
+        with gone_if_closed():
             async with asyncio.timeout(SILENCE_SECONDS):
                 await self.socket.send_json({"type": "command", "n": n, "command": command})
         self.sent_command = n
-
-
-@contextlib.contextmanager
-def _gone_if_closed() -> Iterator[None]:
-    """Around a call of the socket's own: that it is closed already is told by a ``RuntimeError``, which anything else that raises one is not to pass for."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise WebSocketDisconnect(1006) from error
-
-
-async def _close(socket: WebSocket, code: int, reason: str = "") -> None:
-    """Close it, unless either side has."""
-    if WebSocketState.DISCONNECTED not in (socket.application_state, socket.client_state):
-        with contextlib.suppress(WebSocketDisconnect), _gone_if_closed():
-            await socket.close(code, reason)
-
-
-async def receive(socket: WebSocket, seconds: float) -> Any:
-    """The next frame. Raises ``_Closed`` for one that is not understood, ``TimeoutError``, ``WebSocketDisconnect``."""
-    with _gone_if_closed():
-        async with asyncio.timeout(seconds):
-            message = await socket.receive()
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code", 1006))
-    said = message.get("text")
-    if said is None or len(said) > MAX_MESSAGE_BYTES:
-        raise _Closed(CLOSE_MALFORMED, "a text message of at most 4 MiB was expected")
-    try:
-        return from_sandbox.validate_json(said)
-    except ValidationError as error:
-        raise _Closed(
-            CLOSE_MALFORMED, f"a message was not understood ({error.error_count()} faults)"
-        ) from None
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -296,7 +306,8 @@ class Bridge:
         self.journal = journal
         self.hub = hub
         self.settings = settings
-        self.running: dict[str, str] = {}
+        self.said: OrderedDict[str, int] = OrderedDict()
+        """How much each sandbox has had counted by this process."""
         self.on_disconnect: Callable[[str], None] = lambda _sandbox: None
         """Told when a sandbox's connection has ended and no other has taken its place: it may have died."""
         self._connections: dict[str, BridgeConnection] = {}
@@ -320,6 +331,12 @@ class Bridge:
         for sandbox_id in list(self._connections):
             self.poke(sandbox_id)
 
+    def remember_said(self, sandbox_id: str, total: int) -> None:
+        self.said[sandbox_id] = total
+        self.said.move_to_end(sandbox_id)
+        if len(self.said) > _REMEMBERED:
+            self.said.popitem(last=False)
+
     async def serve(self, socket: WebSocket) -> None:
         try:
             grant = await authorise_runtime(self.journal.engine, bearer(socket.headers))
@@ -336,11 +353,11 @@ class Bridge:
         await socket.accept()
         connection: BridgeConnection | None = None
         try:
-            hello = await receive(socket, HELLO_SECONDS)
+            hello, _ = await receive(socket, HELLO_SECONDS, MAX_HELLO_BYTES)
             if not isinstance(hello, Hello) or hello.sandbox_id != grant.sandbox_id:
-                raise _Closed(CLOSE_MALFORMED, "a hello of this token's sandbox was expected")
+                raise Closed(CLOSE_MALFORMED, "a hello of this token's sandbox was expected")
             if hello.protocol not in SPOKEN_VERSIONS:
-                raise _Closed(CLOSE_VERSION, f"this server speaks the bridge protocol {PROTOCOL_VERSION}")
+                raise Closed(CLOSE_VERSION, f"this server speaks the bridge protocol {PROTOCOL_VERSION}")
             channel = await self.hub.open(grant.session_id)
             try:
                 connection = BridgeConnection(self, socket, grant, channel)
@@ -348,26 +365,25 @@ class Bridge:
                 await connection.run(hello, await self._counted(grant.sandbox_id))
             finally:
                 self.hub.release(grant.session_id)
-        except* _Closed as group:
+        except* Closed as group:
             closed = _leaves(group)[0]
-            assert isinstance(closed, _Closed)
+            assert isinstance(closed, Closed)
             log.info("bridge.closed", sandbox=grant.sandbox_id, code=closed.code, reason=closed.reason)
-            await _close(socket, closed.code, closed.reason)
+            await close(socket, closed.code, closed.reason)
         except* (WebSocketDisconnect, TimeoutError, SessionGone) as group:
             # the other side is away; it will dial again
             log.info("bridge.disconnected", sandbox=grant.sandbox_id, why=type(_leaves(group)[0]).__name__)
-            await _close(socket, 1011)
+            await close(socket, 1011)
         except* Exception as group:
             if all(is_lost(error) for error in _leaves(group)):
                 log.warning("bridge.database_away", sandbox=grant.sandbox_id)
-                await _close(socket, _TRY_AGAIN, "the database is away")
+                await close(socket, _TRY_AGAIN, "the database is away")
             else:
                 log.exception("bridge.failed", sandbox=grant.sandbox_id)
-                await _close(socket, 1011, "the server had a fault")
+                await close(socket, 1011, "the server had a fault")
         finally:
             if connection is not None and self._connections.get(grant.sandbox_id) is connection:
                 del self._connections[grant.sandbox_id]
-                self.running.pop(grant.sandbox_id, None)
                 self.on_disconnect(grant.sandbox_id)
 
     async def _counted(self, sandbox_id: str) -> int:
@@ -383,7 +399,7 @@ class Bridge:
         older = self._connections.get(connection.grant.sandbox_id)
         self._connections[connection.grant.sandbox_id] = connection
         if older is not None:
-            await _close(older.socket, CLOSE_REPLACED, "another connection of this sandbox took over")
+            await close(older.socket, CLOSE_REPLACED, "another connection of this sandbox took over")
 
     async def checkpoint(self) -> None:
         """Write the parts that are being written, about once a second, for as long as the process runs."""

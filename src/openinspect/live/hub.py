@@ -32,6 +32,7 @@ FLUSH_SECONDS = 0.016
 WATCHER_BYTES = 8 * 1024 * 1024
 MAX_OPEN_PARTS = 256
 MAX_PART_CHARACTERS = 1_000_000
+MAX_OPEN_CHARACTERS = 4_000_000
 DELETED = -1
 """Stands for the head of a session that was deleted, in what the processes tell each other."""
 _MESSAGE_BYTES = 512 * 1024
@@ -125,6 +126,7 @@ class Channel:
         self.deleted = False
         self.watchers: set[Watcher] = set()
         self.open_parts: dict[str, OpenText] = {}
+        self._open_characters = 0
         self.dirty_parts: set[str] = set()
         """Changed since the last checkpoint."""
         self._read = read
@@ -175,23 +177,28 @@ class Channel:
         else:
             gone = [orjson.loads(event.body)["part_id"]]
         for part_id in gone:
-            self.open_parts.pop(part_id, None)
+            if (part := self.open_parts.pop(part_id, None)) is not None:
+                self._open_characters -= len(part.text)
             self.dirty_parts.discard(part_id)
 
     def write(self, deltas: Sequence[Delta]) -> None:
-        """Text that is being written. A delta that does not join on to what is there is left out: its sender will begin again from 0."""
+        """Text that is being written. A delta that does not join on to what is there is left out: its sender will begin again from 0.
+        So is what goes beyond the bounds of a part, or of all together: it is seen when the part is whole."""
         for delta in _joined(deltas):
             have = self.open_parts.get(delta.part_id)
             text = have.text if have else ""
+            length = delta.offset + len(delta.text)
             if (
                 delta.offset > len(text)
-                or len(text) > MAX_PART_CHARACTERS
+                or length > MAX_PART_CHARACTERS
+                or self._open_characters - len(text) + length > MAX_OPEN_CHARACTERS
                 or (have is None and len(self.open_parts) >= MAX_OPEN_PARTS)
             ):
                 continue
             self.open_parts[delta.part_id] = OpenText(
                 delta.turn_id, delta.kind, text[: delta.offset] + delta.text
             )
+            self._open_characters += length - len(text)
             self.dirty_parts.add(delta.part_id)
             self._deltas.append(delta)
         self._schedule()

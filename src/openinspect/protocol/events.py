@@ -4,8 +4,8 @@ Every event is whole: a text part, a tool call's result, a status. While a text 
 (``frames.Delta``) and are replaced by the whole part when it ends. ``SandboxEvent`` is what a sandbox may say; the rest comes from the
 control plane alone, so that nothing inside a sandbox decides about identity, cost, rights or refs.
 
-Lengths: a text part at most 1,000,000 characters, a tool's input and output at most 65,536 each (the runtime cuts, and says so in
-``truncated``), a boot log chunk at most 16,384.
+Lengths: a text part at most 1,000,000 characters, a tool's output at most 65,536 and its input at most 65,536 bytes of JSON (the runtime cuts,
+and says so in ``truncated``; the server leaves out what is longer all the same), a boot log chunk at most 16,384.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from .base import Id, Line, Message, Name, Text
 
 ToolText = Annotated[str, StringConstraints(max_length=65_536)]
 LogText = Annotated[str, StringConstraints(max_length=16_384)]
+Sha = Annotated[str, StringConstraints(max_length=64)]
+Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+"""What every reader of JSON keeps exactly; a clock that was set back may make it negative."""
+TOOL_INPUT_BYTES = 65_536
+TOOL_INPUT_DEPTH = 50
 
 
 class Person(Message):
@@ -42,7 +47,7 @@ class BootStep(Message):
     step: Name
     state: Literal["started", "completed", "failed"]
     detail: Line = ""
-    duration_ms: int | None = None
+    duration_ms: Whole | None = None
 
 
 class BootLog(Message):
@@ -56,15 +61,15 @@ class CheckedOut(Message):
 
     kind: Literal["checked_out"] = "checked_out"
     directory: Name
-    base_sha: str
+    base_sha: Sha
     branch: Name
     restored: bool = False
 
 
 class SandboxReady(Message):
     kind: Literal["sandbox.ready"] = "sandbox.ready"
-    runtime_version: str
-    agent: str
+    runtime_version: Line
+    agent: Line
     """Name and version, such as ``opencode 1.18.33``."""
 
 
@@ -80,7 +85,7 @@ class SandboxFailed(Message):
 class AgentRestarted(Message):
     kind: Literal["agent.restarted"] = "agent.restarted"
     reason: Line
-    attempt: int
+    attempt: Whole
     log_tail: LogText = ""
 
 
@@ -114,7 +119,7 @@ class ToolFinished(Message):
     title: Line = ""
     input: dict[str, Any] = {}
     output: ToolText = ""
-    duration_ms: int | None = None
+    duration_ms: Whole | None = None
     truncated: bool = False
 
 
@@ -123,8 +128,8 @@ class StepFinished(Message):
 
     kind: Literal["step.finished"] = "step.finished"
     reason: Name
-    input_tokens: int = 0
-    output_tokens: int = 0
+    input_tokens: Whole = 0
+    output_tokens: Whole = 0
 
 
 class Todo(Message):
@@ -140,7 +145,7 @@ class TodosChanged(Message):
 class Committed(Message):
     kind: Literal["commit"] = "commit"
     directory: Name
-    sha: str
+    sha: Sha
     subject: Line
     author: Line
 
@@ -150,9 +155,9 @@ class DiffChanged(Message):
 
     kind: Literal["diff"] = "diff"
     directory: Name
-    files: int
-    additions: int
-    deletions: int
+    files: Whole
+    additions: Whole
+    deletions: Whole
 
 
 class ContextCompacted(Message):

@@ -11,7 +11,8 @@ The order of things
     5. ``Beat`` every 10 s from the sandbox; silence of 30 s on either side ends the connection, and the sandbox dials again with backoff
        (0.1 s doubling to 5 s, for ever).
 
-Bounds: a message is at most 4 MiB; an ``Events`` frame holds at most 500 events; at most 4,000 events are unacknowledged at a time.
+Bounds: a message is at most 4 MiB, ``Hello`` 4 KiB; an ``Events`` frame holds at most 500 events; at most 4,000 events are unacknowledged at a
+time. What one sandbox says in its life is at most 1 GiB (of one process of the server); then it is given up, and the next one begins.
 Offsets and lengths of text are in Unicode code points.
 """
 
@@ -25,6 +26,8 @@ from .base import Id, Line, Message, Text
 from .commands import Command
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_HELLO_BYTES = 4 * 1024
+MAX_SAID_BYTES = 1024**3
 MAX_EVENTS_PER_FRAME = 500
 MAX_UNCOUNTED_EVENTS = 4_000
 BEAT_SECONDS = 10.0

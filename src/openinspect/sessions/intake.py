@@ -2,15 +2,17 @@
 
 ``count`` is given the numbered records of one sandbox in order. In one transaction it leaves out those that were counted before, appends the
 rest to the log, applies what they mean (a checked-out commit is pinned, a ready sandbox gets its prompt, a turn ends) and moves the
-sandbox's counter. A record that can't be read becomes a warning in its place: it never holds up the ones behind it.
+sandbox's counter. A record that can't be read becomes a warning in its place: it never holds up the ones behind it. A tool's input that is longer or nested deeper than
+the protocol allows is left out, and its event marked ``truncated``.
 A sandbox decides nothing but its own work: records about turns that are not its own are left without their turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import orjson
 from pydantic import ValidationError
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.engine import RowMapping
@@ -27,10 +29,57 @@ from .log import Record, Transaction
 class Numbered(NamedTuple):
     n: int
     record: SandboxRecord
+    size: int = 0
+    """About how much of its message it was."""
 
 
 class OutOfOrder(Exception):
     """A number was skipped: the connection is to be closed, the sandbox sends again from what was counted."""
+
+
+def understood(record: SandboxRecord) -> e.SandboxEvent:
+    """What a record says, within the bounds of the protocol; a warning when it can't be read."""
+    try:
+        body = e.sandbox_event.validate_python(record.body)
+    except ValidationError as error:
+        kind = str(record.body.get("kind", "?"))[:60]
+        return e.Warned(
+            scope="bridge",
+            message=f"The sandbox said something that could not be read ({kind}: {error.error_count()} faults); it was left out.",
+        )
+    if isinstance(body, e.ToolStarted | e.ToolFinished) and not _fits(body.input):
+        return body.model_copy(update={"input": {"…": "left out: too long"}, "truncated": True})
+    return body
+
+
+def _fits(value: dict[str, Any]) -> bool:
+    try:
+        if len(orjson.dumps(value)) > e.TOOL_INPUT_BYTES:
+            return False
+    except (TypeError, ValueError):  # nested too deep, or numbers that not every reader can hold
+        return False
+    level: list[Any] = [value]
+    for _ in range(e.TOOL_INPUT_DEPTH):
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return True
+    return False
+
+
+async def give_up(transaction: Transaction, sandbox_id: str, settings: Settings, reason: str) -> None:
+    """The sandbox has failed, whatever it says of itself. May be repeated."""
+    await turns.lock_session_of(transaction, sandbox_id)
+    found = await transaction.connection.execute(
+        select(sandboxes).where(sandboxes.c.id == sandbox_id).with_for_update()
+    )
+    sandbox = found.mappings().one_or_none()
+    if sandbox is not None:
+        await end(transaction, sandbox, "failed", settings, reason, "Retry: the next one begins anew.")
 
 
 async def count(
@@ -90,14 +139,7 @@ class _Intake:
         if self.ended:
             return
         turn_id = record.turn_id if record.turn_id in self.own_turns else None
-        try:
-            body = e.sandbox_event.validate_python(record.body)
-        except ValidationError as error:
-            kind = str(record.body.get("kind", "?"))[:60]
-            body = e.Warned(
-                scope="bridge",
-                message=f"The sandbox said something that could not be read ({kind}: {error.error_count()} faults); it was left out.",
-            )
+        body = understood(record)
         match body:
             case e.TurnEnded():
                 await self.flush()

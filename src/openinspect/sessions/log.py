@@ -212,8 +212,21 @@ class Journal:
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────────
-_READ_AFTER = "SELECT seq, turn_id, at, kind, body::text FROM events WHERE session_id = %(session)s AND seq > %(seq)s ORDER BY seq LIMIT %(limit)s"
-_READ_BEFORE = "SELECT seq, turn_id, at, kind, body::text FROM events WHERE session_id = %(session)s AND seq < %(seq)s ORDER BY seq DESC LIMIT %(limit)s"
+MAX_READ_BYTES = 2 * 1024 * 1024
+
+
+def _reading(which: str, order: str) -> str:
+    """As many as are asked for, but no more than fit into ``MAX_READ_BYTES``: one at least."""
+    return (
+        f"SELECT seq, turn_id, at, kind, body FROM (SELECT *, sum(octet_length(body)) OVER (ORDER BY seq {order}) AS upto FROM ("
+        "SELECT seq, turn_id, at, kind, body::text AS body FROM events "
+        f"WHERE session_id = %(session)s AND {which} ORDER BY seq {order} LIMIT %(limit)s) AS page) AS measured "
+        f"WHERE upto - octet_length(body) < {MAX_READ_BYTES} ORDER BY seq {order}"
+    )
+
+
+_READ_AFTER = _reading("seq > %(seq)s", "ASC")
+_READ_BEFORE = _reading("seq < %(seq)s", "DESC")
 
 
 async def _read(
@@ -225,12 +238,12 @@ async def _read(
 
 
 async def read_after(connection: AsyncConnection, session_id: str, seq: int, limit: int) -> list[Logged]:
-    """The events after a cursor, oldest first."""
+    """The events after a cursor, oldest first: at most ``limit``, and fewer when they are large (``MAX_READ_BYTES``)."""
     return await _read(connection, _READ_AFTER, session_id, seq, limit)
 
 
 async def read_before(connection: AsyncConnection, session_id: str, seq: int, limit: int) -> list[Logged]:
-    """The newest events before a seq, oldest first."""
+    """The newest events before a seq, oldest first; bounded in the same way."""
     return (await _read(connection, _READ_BEFORE, session_id, seq, limit))[::-1]
 
 
