@@ -139,7 +139,6 @@ sessions = Table(
     Column(
         "next_position", Integer, nullable=False, server_default="1"
     ),  # place of the next prompt in the queue
-    Column("agent_session_id", Text),  # the agent's own name for its memory of this session
     Column("cost_usd", Numeric(12, 6), nullable=False, server_default="0"),
     Column("client_request_id", Text),
     _now("created_at"),

@@ -1,10 +1,13 @@
 """The keeper gives sandbox rows their boxes: starts, watches and stops them by the provider. Its methods are what the jobs run.
 
-    requested ──start──▶ booting ──(the runtime says ready)──▶ ready ──stop──▶ stopping ──▶ stopped
-        │  └───────────────┼──stop──────────────────────────────────────────────▶ ┘   └──▶ failed (could not be stopped in time)
-        └──────────────────┴──▶ failed (could not start, deadline passed, the runtime gave up, its start was interrupted again and again)
-                           ├──▶ stopped (its start was interrupted; another one takes its place)
-                           └──▶ lost (the box went away), as from ready
+    requested                   → booting    a place was free
+    booting                     → ready      the runtime says so
+    requested, booting          → failed     it could not start; its deadline passed; its start was interrupted three times in a row
+    booting                     → stopped    its start was interrupted; another one takes its place
+    booting, ready              → failed     the runtime gave up
+    booting, ready              → lost       the box went away
+    requested, booting, ready   → stopping   asked for; idle; room is needed; a turn did not end; the server shuts down
+    stopping                    → stopped, or failed when that could not be done in time
 
 Every method looks at the row first and may be repeated after a crash at any point. Deadlines, by the database's clock: ``requested`` and
 ``booting`` share ``sandbox_boot_seconds``; ``stopping`` has ``STOPPING_SECONDS``. Waiting for a free place does not use the deadline up; it is

@@ -3,7 +3,7 @@
     active ⇄ archived          (archiving needs an empty queue; the sandbox is stopped, its files are kept)
     active | archived → deleting → gone
 
-``deleting`` is left by a job alone (``keeper.delete``), which removes sandbox, files, blobs and rows, and may be repeated.
+``deleting`` is left by a job alone (``janitor.delete``), which removes sandbox, files, blobs and rows, and may be repeated.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """Turns: a queued prompt becomes the running one, and ends.
 
     queued ──advance──▶ running ──finish──▶ completed | failed | stopped
-       └──cancel──▶ cancelled
+       ├──cancel──▶ cancelled
+       └──the sandbox can't be started──▶ failed
 
 ``advance`` is level-triggered: it looks at the rows of one session and does the next thing, if there is one. It is called in the same
 transaction as whatever may have made a next thing possible (a prompt, the end of a turn, a sandbox that is ready) and by the sweep, so that
 nothing depends on a call that a crash has swallowed. It takes the session's row lock and waits for nothing else.
-
-       └──the sandbox can't be started──▶ failed
 
 Deadlines, by the database's clock: a running turn has ``turn_seconds``; a requested stop has ``ENFORCE_SECONDS``, then the sandbox is ended and
 the turn with it.

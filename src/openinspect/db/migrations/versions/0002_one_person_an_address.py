@@ -37,6 +37,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("status = 'reserved'"),
     )
     op.drop_column("prompts", "interruptions")
+    op.drop_column("sessions", "agent_session_id")
     # tickets live for half a minute: whoever has one asks again
     op.execute("DELETE FROM stream_tickets")
     op.add_column("stream_tickets", sa.Column("credential_id", sa.Text(), nullable=False))
