@@ -18,7 +18,8 @@ from openinspect.testing.running_server import RunningServer, running_server
 
 pytestmark = pytest.mark.anyio
 
-OPEN = {"/api/signin", "/healthz", "/api/{rest:path}", "/{rest:path}"}
+DOCS = {"/api/docs", "/api/docs/start.js", "/api/docs/{name}"}
+OPEN = {"/api/signin", "/healthz", "/api/{rest:path}", "/{rest:path}"} | DOCS
 SIGNED_IN = {"/api/signout", "/api/me"}
 
 
@@ -153,6 +154,34 @@ async def test_tokens_are_scoped_revocable_and_never_wider_than_their_maker(
         async with server.wiring.engine.connect() as connection:
             stored = (await connection.exec_driver_sql("SELECT token_hash FROM api_tokens")).scalars().all()
         assert narrow["token"] not in stored
+
+
+async def test_a_narrow_token_gives_nobody_more_than_it_has_itself(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        async with server.wiring.engine.begin() as connection:
+            other = await people.add(connection, "Kim", "kim@example.com", "viewer")
+            secret, _ = await credentials.make_token(
+                connection, server.owner.id, "hr", ["users.manage", "users.read"], None
+            )
+        async with httpx2.AsyncClient(
+            base_url=server.url, headers={"authorization": f"Bearer {secret}"}
+        ) as narrow:
+            for method, path, body in (
+                ("POST", f"/api/users/{server.owner.id}/signin-link", None),
+                ("POST", f"/api/users/{other.id}/signin-link", None),
+                ("POST", "/api/users", {"name": "X", "email": "x@example.com", "role": "viewer"}),
+                ("PATCH", f"/api/users/{other.id}", {"role": "owner"}),
+                ("PATCH", f"/api/users/{other.id}", {"role": "member"}),
+            ):
+                answer = await narrow.request(method, path, json=body)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (403, "scope_beyond"), path
+            assert (await narrow.patch(f"/api/users/{other.id}", json={"disabled": True})).status_code == 200
+        users = {one["email"]: one for one in await server.get("/users")}
+        assert users["kim@example.com"]["role"] == "viewer"
+        assert users["kim@example.com"]["disabled_at"] is not None
+        assert "x@example.com" not in users
+        link = await server.http.post(f"/api/users/{server.owner.id}/signin-link")
+        assert link.status_code == 201
 
 
 async def test_a_cookie_is_sent_again_whenever_its_session_is_put_off(

@@ -10,7 +10,7 @@ from openinspect import __version__
 from openinspect.identity import credentials, people
 from openinspect.identity.credentials import Principal
 from openinspect.identity.people import User
-from openinspect.identity.permissions import outranks, permissions_of
+from openinspect.identity.permissions import Role, outranks, permissions_of
 from openinspect.models.availability import model_availability
 from openinspect.models.catalogue import find
 from openinspect.problems import Forbidden
@@ -75,6 +75,18 @@ Reader = Annotated[Principal, Depends(require("users.read"))]
 Manager = Annotated[Principal, Depends(require("users.manage"))]
 
 
+def _has_all_of(principal: Principal, *roles: Role) -> None:
+    """Raises ``Forbidden`` for a credential that is narrower than a role which it is to give: it would make itself wider by it."""
+    for role in roles:
+        missing = sorted(permissions_of(role) - principal.permissions)
+        if missing:
+            raise Forbidden(
+                "scope_beyond",
+                f"The role {role} has the permission {missing[0]}, which you do not have here.",
+                "Sign in, or use a token with all scopes (*).",
+            )
+
+
 @router.get("/users")
 async def list_users(_: Reader, services: TheServices) -> list[UserView]:
     async with services.reader.connect() as connection:
@@ -85,6 +97,7 @@ async def list_users(_: Reader, services: TheServices) -> list[UserView]:
 async def add_user(body: NewUser, principal: Manager, services: TheServices) -> UserView:
     if not outranks(principal.user.role, body.role):
         raise Forbidden("outranked", f"An {principal.user.role} can't add an {body.role}.", "Ask an owner.")
+    _has_all_of(principal, body.role)
     async with services.engine.begin() as connection:
         return UserView.model_validate(await people.add(connection, body.name, body.email, body.role))
 
@@ -92,7 +105,10 @@ async def add_user(body: NewUser, principal: Manager, services: TheServices) -> 
 @router.patch("/users/{user_id}")
 async def change_user(user_id: str, body: UserChange, principal: Manager, services: TheServices) -> UserView:
     async with services.engine.begin() as connection:
+        before = await people.get(connection, user_id)
         user = await people.change(connection, principal.user, user_id, **body.model_dump(exclude_none=True))
+        if body.role is not None:
+            _has_all_of(principal, before.role, user.role)  # else nothing is committed
     return UserView.model_validate(user)
 
 
@@ -105,6 +121,7 @@ async def make_signin_link(user_id: str, principal: Manager, services: TheServic
             raise Forbidden(
                 "outranked", f"An {principal.user.role} can't sign in as an {user.role}.", "Ask an owner."
             )
+        _has_all_of(principal, user.role)
         if user.disabled_at is not None:
             raise Forbidden("user_disabled", "This person's access is disabled.", "Enable it first.")
         secret, expires = await credentials.make_signin_link(connection, user.id)
