@@ -27,7 +27,7 @@ _PROCESSES = 2
 
 
 async def measure() -> list[Row]:
-    async with server() as running:
+    async with server(max_streams_per_person=2 * WATCHERS) as running:
         rates = [await _fan_out(running) for _ in range(3)]
         again = await _reconnect(running)
     rate, back = median(rates), median(again)

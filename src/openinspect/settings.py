@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     max_concurrent_sandboxes: Annotated[
         int, Field(ge=1, description="Sandboxes that may run at a time on this server; further ones wait.")
     ] = 20
+    max_streams_per_person: Annotated[
+        int, Field(ge=1, description="Live streams that one person may have open at a time in one process.")
+    ] = 64
     budget_usd: Annotated[
         float | None,
         Field(description="What one session may spend on models at most, in US dollars. Default: no bound."),

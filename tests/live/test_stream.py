@@ -273,6 +273,42 @@ async def test_a_stream_that_nobody_reads_holds_nothing(database_url: str, tmp_p
         assert services.hub.watched() == []
 
 
+async def test_one_person_has_so_many_streams_and_no_more(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path, jobs=False, max_streams_per_person=2) as server:
+        session_id = (await server.session())["id"]
+        ticket = (await server.http.post(f"/api/sessions/{session_id}/stream-ticket")).json()["ticket"]
+        address = server.url.replace("http", "ws", 1) + "/api/stream"
+        async with _events(server.http, session_id), server.watch(session_id) as watching:
+            await watching.until_synced()
+            for refused in (
+                await server.http.get(f"/api/sessions/{session_id}/stream"),
+                await server.http.post(f"/api/sessions/{session_id}/stream-ticket"),
+            ):
+                assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_streams")
+                assert refused.json()["error"]["remedy"]
+            async with websockets.connect(address) as socket:
+                await socket.send(orjson.dumps({"type": "open", "ticket": ticket}).decode())
+                with pytest.raises(websockets.ConnectionClosed):
+                    await asyncio.wait_for(socket.recv(), 10)
+                assert socket.close_code == 4429
+            async with server.wiring.engine.begin() as connection:
+                user = await people.add(connection, "Lee", "lee@example.com", "viewer")
+                secret, _ = await credentials.make_token(connection, user.id, "test", ["*"], None)
+            headers = {"authorization": f"Bearer {secret}"}
+            async with (
+                httpx2.AsyncClient(base_url=server.url, headers=headers) as theirs,
+                _events(theirs, session_id),
+            ):
+                pass
+        for _ in range(500):
+            if not server.wiring.services.places.open:
+                break
+            await asyncio.sleep(0.01)
+        assert server.wiring.services.places.open == {}
+        async with _events(server.http, session_id):
+            pass
+
+
 async def test_a_defect_of_the_stream_is_logged_and_closes_it(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

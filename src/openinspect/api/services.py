@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -11,6 +11,7 @@ from openinspect.blobs.store import BlobStore
 from openinspect.forges.local.forge import LocalForge
 from openinspect.gateway.bridge import Bridge
 from openinspect.live.hub import Hub, Reader
+from openinspect.live.places import StreamPlaces
 from openinspect.live.presence import PresenceBoard
 from openinspect.sessions.keeper import Keeper
 from openinspect.sessions.log import Journal
@@ -35,3 +36,4 @@ class Services:
     """Defers a job by its name for the id that it is about."""
     watch_stop: Callable[[str], None]
     """Sees to it that a turn which was asked to stop has ended in time."""
+    places: StreamPlaces = field(default_factory=StreamPlaces)

@@ -2,19 +2,21 @@
 
 Whoever watches is let in by a credential. It is looked at again every ``PING_SECONDS`` (15 s): when it has been revoked, has ended, or no longer
 permits it, the stream is closed (4401). While the database is away nothing is closed for that, and nothing new is told either.
+One person may have ``max_streams_per_person`` open (in one process); another is refused (429), and so is a ticket for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, WebSocket
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from openinspect.db.engine import is_lost
@@ -23,10 +25,12 @@ from openinspect.identity.credentials import Principal
 from openinspect.identity.tickets import Ticket
 from openinspect.live.hub import Channel, Watcher
 from openinspect.live.watch import TooSlow, follow
+from openinspect.problems import TooMany
 from openinspect.protocol.stream import Cursor, Here, Open, Ping, Resume, from_watcher
 from openinspect.sessions import log as session_log
 from openinspect.sessions.log import SessionGone
 
+from . import answers
 from .access import TheServices, require
 from .models import StreamTicket
 from .services import Services
@@ -46,6 +50,7 @@ _PING = Ping().model_dump_json()
 @router.post("/sessions/{session_id}/stream-ticket", status_code=201)
 async def make_ticket(session_id: str, principal: Reader, services: TheServices) -> StreamTicket:
     """A ticket for this session's stream: for one connection, within 30 seconds."""
+    services.places.check(principal.user.id, services.settings.max_streams_per_person)
     async with services.engine.begin() as connection:
         await session_log.head(connection, session_id)
         secret, expires = await tickets.make(connection, session_id, principal)
@@ -66,17 +71,29 @@ async def stream(socket: WebSocket) -> None:
         if ticket is None:
             await socket.close(4401, "the ticket is unknown, used or expired")
             return
-        channel = await services.hub.open(ticket.session_id)
+        services.places.take(ticket.user_id, services.settings.max_streams_per_person)
+    except TooMany:
+        await socket.close(4429, "you have too many streams open")
+        return
     except (ValueError, TimeoutError):
         await socket.close(4400, "the message was not understood")
         return
     except WebSocketDisconnect:
         return
+    try:
+        await _watch(services, socket, ticket, opened.cursor)
+    finally:
+        services.places.leave(ticket.user_id)
+
+
+async def _watch(services: Services, socket: WebSocket, ticket: Ticket, cursor: Cursor) -> None:
+    try:
+        channel = await services.hub.open(ticket.session_id)
     except SessionGone:
         await socket.close(4404, "the session was deleted")
         return
     try:
-        await _Watching(services, socket, channel, ticket).run(opened.cursor)
+        await _Watching(services, socket, channel, ticket).run(cursor)
     finally:
         services.hub.release(ticket.session_id)
 
@@ -212,11 +229,35 @@ async def stream_events(
         after = int(last_event_id)
     async with services.reader.connect() as connection:
         await session_log.head(connection, session_id)
-    return StreamingResponse(
+    return _Placed(
+        services,
+        principal.user.id,
         _sse(services, session_id, principal.credential_id, Cursor(after=min(after, 2**62))),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
+
+
+class _Placed(StreamingResponse):
+    """Takes one of the person's places for as long as it is sent; answered with 429 when there is none."""
+
+    def __init__(self, services: Services, user_id: str, content: AsyncIterator[bytes], **rest: Any) -> None:
+        super().__init__(content, **rest)
+        self.services = services
+        self.user_id = user_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        places = self.services.places
+        try:
+            places.take(self.user_id, self.services.settings.max_streams_per_person)
+        except TooMany as refused:
+            answer = answers.answer(refused.status, refused.code, refused.message, refused.remedy)
+            await answer(scope, receive, send)
+            return
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            places.leave(self.user_id)
 
 
 async def _sse(

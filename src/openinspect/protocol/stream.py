@@ -9,7 +9,7 @@ The order of things
     4. A watcher that is too slow gets ``Resume`` and is closed with 4429: it opens again from its cursor.
     5. Each side sends ``Ping`` when it has said nothing for 15 s; silence of 45 s ends the connection.
 Close codes: 4401 ticket unknown, used or expired, or (within 15 s) the credential behind it no longer lets the person watch; 4400 message not
-understood; 4404 the session was deleted; 4429 too slow, resume; 1012 the server restarts, resume.
+understood; 4404 the session was deleted; 4429 too slow, resume (or the person has too many streams open); 1012 the server restarts, resume.
 """
 
 from __future__ import annotations
