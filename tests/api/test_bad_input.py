@@ -6,7 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import structlog
+from fastapi.testclient import TestClient
 
+from openinspect.api import answers
+from openinspect.api.app import create_app
 from openinspect.testing.running_server import running_server
 from openinspect.testing.sample_repository import create_sample_repository
 
@@ -50,6 +54,56 @@ async def test_each_bad_request_says_what_to_do(database_url: str, tmp_path: Pat
             assert answer.json()["error"]["message"]
             assert "Traceback" not in answer.text
         assert (await server.get(f"/sessions/{session['id']}"))["prompts"] == []
+
+
+async def test_what_is_nested_deep_or_has_an_endless_name_is_refused_without_a_word_in_the_log(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        with structlog.testing.capture_logs() as logged:
+            for depth in (60, 900, 5_000, 100_000):
+                for content in (
+                    b'{"token": %s1%s}' % (b"[" * depth, b"]" * depth),
+                    b'{"token": %s1%s}' % (b'{"a":' * depth, b"}" * depth),
+                    b"[" * depth + b"]" * depth,
+                ):
+                    for path in ("/api/signin", "/api/sessions", "/api/tokens"):
+                        answer = await server.http.post(
+                            path, content=content, headers={"content-type": "application/json"}
+                        )
+                        assert answer.status_code in (400, 422), answer.text
+                        assert answer.json()["error"]["remedy"]
+            for name in ("x" * 300, "x" * 5_000, "assets/" + "x" * 300, "a/" * 2_000, "%ff" * 300, "é" * 300):
+                assert (await server.http.get(f"/{name}")).status_code in (200, 404)
+                assert (await server.http.get(f"/api/{name}")).status_code == 404
+                assert (await server.http.get(f"/api/sessions/{name}")).status_code in (404, 422)
+        assert [entry for entry in logged if entry["log_level"] == "error"] == []
+
+
+def test_a_fault_is_logged_briefly_and_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    application = create_app()
+
+    @application.get("/api-fault")
+    async def fail(deep: int) -> None:
+        if deep:
+            await fail(deep - 1)
+        raise RuntimeError("x" * 100_000)
+
+    # before the routes that take any path
+    application.router.routes.insert(0, application.router.routes.pop())
+    client = TestClient(application)
+    monkeypatch.setattr(answers, "_told", {})
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(5):
+            answer = client.get("/api-fault?deep=300")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+            assert "content-security-policy" in answer.headers
+        assert [entry["times"] for entry in logged] == [1]
+        assert len(logged[0]["exception"]) < 10_000
+        assert "RuntimeError" in logged[0]["exception"]
+        monkeypatch.setattr(answers, "AGAIN_SECONDS", 0.0)
+        client.get("/api-fault?deep=300")
+        assert [entry["times"] for entry in logged] == [1, 5]
 
 
 async def test_invalid_utf_8_and_broken_json_are_refused(database_url: str, tmp_path: Path) -> None:

@@ -1,7 +1,13 @@
-"""How errors are answered: always as ``ErrorAnswer``, with what happened, why, and what to do; never with a traceback."""
+"""How errors are answered: always as ``ErrorAnswer``, with what happened, why, and what to do; never with a traceback.
+
+What nobody expected is logged with the end of its traceback, and the same (the type and the place) once in ``AGAIN_SECONDS``, with how often it
+came: whoever can make the server fail can't fill its disk by it.
+"""
 
 from __future__ import annotations
 
+import time
+import traceback
 from typing import Any
 
 import structlog
@@ -19,6 +25,11 @@ from openinspect.problems import ProblemError
 from .models import ErrorAnswer, Problem
 
 log = structlog.get_logger()
+
+AGAIN_SECONDS = 60.0
+_MOST_KINDS = 256
+_told: dict[tuple[str, str, int], list[float]] = {}
+"""When a fault was logged last, and how often it came since, by its type and its place."""
 
 _FORGE_STATUS = {
     "repository_not_found": 404,
@@ -95,7 +106,10 @@ async def _invalid(_request: Request, error: RequestValidationError) -> JSONResp
 async def _http(request: Request, error: HTTPException) -> JSONResponse:
     if error.status_code == 404:
         return answer(
-            404, "not_found", f"There is nothing at {request.url.path}.", "See /api/docs for what there is."
+            404,
+            "not_found",
+            f"There is nothing at {request.url.path[:100]}.",
+            "See /api/docs for what there is.",
         )
     if error.status_code == 400:
         return answer(400, "body_unreadable", "The request's body could not be read.", "Send JSON in UTF-8.")
@@ -122,8 +136,38 @@ async def _database(_request: Request, error: Exception) -> JSONResponse:
     return answer(503, *_AWAY)
 
 
+def log_unexpected(path: str, method: str, error: Exception) -> None:
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    kind = (
+        type(error).__name__,
+        *((place.tb_frame.f_code.co_filename, place.tb_lineno) if place else ("", 0)),
+    )
+    now = time.monotonic()
+    seen = _told.get(kind)
+    if seen is not None and now - seen[0] < AGAIN_SECONDS:
+        seen[1] += 1
+        return
+    if len(_told) >= _MOST_KINDS:
+        _told.clear()
+    _told[kind] = [now, 0]
+    lines = "".join(traceback.format_exception(error, limit=-10)).splitlines()[-20:]
+    log.error(
+        "api.unexpected",
+        path=path[:200],
+        method=method,
+        times=1 + int(seen[1] if seen else 0),
+        exception="\n".join(line[:500] for line in lines),
+    )
+
+
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("api.unexpected", path=request.url.path, method=request.method, exc_info=error)
+    log_unexpected(request.url.path, request.method, error)
+    return unexpected()
+
+
+def unexpected() -> JSONResponse:
     return answer(
         500,
         "internal_error",
@@ -139,4 +183,3 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     app.add_exception_handler(DatabaseError, _database)
     app.add_exception_handler(SQLAlchemyError, _database)
-    app.add_exception_handler(Exception, _unexpected)

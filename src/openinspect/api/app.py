@@ -16,7 +16,7 @@ from openinspect import __version__
 from openinspect.protocol.stream import from_watcher as from_watcher_adapter
 from openinspect.protocol.stream import to_watcher as to_watcher_adapter
 
-from . import answers, code_routes, people_routes, session_routes, stream_routes
+from . import answers, code_routes, docs_page, people_routes, session_routes, stream_routes
 from .models import ErrorAnswer
 from .services import Services
 
@@ -38,7 +38,7 @@ _HEADERS = [
 
 
 class _Guard:
-    """Adds the headers and a renewed cookie, and refuses bodies over the bound, whether or not they say how long they are."""
+    """Adds the headers and a renewed cookie, refuses bodies over the bound, whether or not they say how long they are, and answers for what nobody expected."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -54,7 +54,6 @@ class _Guard:
             await refusal(scope, receive, send)
             return
         limit = MAX_UPLOAD if scope["path"].endswith("/attachments") else MAX_BODY
-        docs = scope["path"].startswith("/api/docs")
         state = scope.setdefault("state", {})
         taken = 0
         started = False
@@ -72,8 +71,7 @@ class _Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                kept = [pair for pair in _HEADERS if not (docs and pair[0] == b"content-security-policy")]
-                headers: list[tuple[bytes, bytes]] = [*message.get("headers", []), *kept]
+                headers: list[tuple[bytes, bytes]] = [*message.get("headers", []), *_HEADERS]
                 cookie = state.get("set_cookie")
                 if cookie is not None and all(name != b"set-cookie" for name, _ in headers):
                     headers.append((b"set-cookie", cookie.encode("latin-1")))
@@ -91,6 +89,11 @@ class _Guard:
                     "Send less at a time.",
                 )
                 await answer(scope, receive, guarded)
+        except Exception as error:
+            # here, so that nobody further out logs it at full length; an answer that has begun is broken off by returning
+            answers.log_unexpected(scope["path"], scope["method"], error)
+            if not started:
+                await answers.unexpected()(scope, receive, guarded)
 
 
 class _TooLarge(Exception):
@@ -103,7 +106,7 @@ def create_app(services: Services | None = None) -> FastAPI:
         title="Open-Inspect",
         version=__version__,
         openapi_url="/api/openapi.json",
-        docs_url="/api/docs",
+        docs_url=None,
         redoc_url=None,
         description="Background coding agents: a prompt goes in, a pull request comes out.",
         responses={"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}},
@@ -112,7 +115,7 @@ def create_app(services: Services | None = None) -> FastAPI:
     app.state.services = services
     static = STATIC.resolve()  # as the files in it are: the package may be installed by links
     answers.install(app)
-    for module in (people_routes, session_routes, code_routes, stream_routes):
+    for module in (people_routes, session_routes, code_routes, stream_routes, docs_page):
         app.include_router(module.router)
 
     @app.get("/healthz", include_in_schema=False)
@@ -127,8 +130,12 @@ def create_app(services: Services | None = None) -> FastAPI:
 
     @app.get("/{rest:path}", include_in_schema=False)
     async def page(rest: str) -> Response:
-        file = (static / rest).resolve()
-        if rest and file.is_relative_to(static) and file.is_file():
+        try:
+            file = (static / rest).resolve()
+            known = rest != "" and file.is_relative_to(static) and file.is_file()
+        except OSError:  # such as a name that no file can have
+            return answers.answer(404, "not_found", "There is nothing at this address.", "Correct it.")
+        if known:
             immutable = rest.startswith("assets/")
             return FileResponse(
                 file,

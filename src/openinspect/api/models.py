@@ -19,14 +19,19 @@ Effort = Annotated[str, StringConstraints(min_length=1, max_length=32)]
 Role = Literal["owner", "admin", "member", "viewer"]
 
 
-def storable(value: Any) -> Any:
-    """The same with what Postgres can't hold (NUL, halves of surrogate pairs) replaced by U+FFFD."""
+MAX_DEPTH = 50
+
+
+def storable(value: Any, depth: int = 0) -> Any:
+    """The same with what Postgres can't hold (NUL, halves of surrogate pairs) replaced by U+FFFD. Raises ``ValueError`` for what is nested deeper than anything here is."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, str):
         return value.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
-        return [storable(item) for item in value]
+        return [storable(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {storable(key): storable(item) for key, item in value.items()}
+        return {storable(key): storable(item, depth + 1) for key, item in value.items()}
     return value
 
 
