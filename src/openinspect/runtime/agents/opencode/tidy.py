@@ -20,8 +20,11 @@ async def tidy(git: Git, folder: Path) -> None:
     listed = await git.look(folder, "diff", "--name-only", "-z", "--no-ext-diff", "--", *_FILES)
     for name in filter(None, listed.stdout.decode(errors="replace").split("\0")):
         before = await git.look(folder, "cat-file", "blob", f":{name}")
-        path = folder / name
-        if before.code != 0 or path.is_symlink() or not path.is_file():
+        if before.code != 0:
             continue
-        if path.read_bytes() == _BEGIN.sub(lambda _: _ADDED, before.stdout, count=1):
+        # the file is the agent's, however large and wherever it leads: git reads it, as the agent
+        with_line = _BEGIN.sub(lambda _: _ADDED, before.stdout, count=1)
+        now = await git.look(folder, "hash-object", "--no-filters", "--", name)
+        expected = await git.look(folder, "hash-object", "--no-filters", "--stdin", stdin=with_line)
+        if now.code == expected.code == 0 and now.stdout == expected.stdout:
             await git.run(folder, "checkout", "--quiet", "--", name)
