@@ -423,9 +423,78 @@ async def test_a_client_killed_in_a_push_leaves_no_process_and_no_objects(tmp_pa
             b"POST /git/repo/git-receive-pack HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n" + body
         )
         await until(lambda: any(" receive-pack " in line for line in git_processes()))
+        objects = origin.path / ".git" / "objects"
+        await until(lambda: any(objects.glob("tmp_objdir-*")))
         writer.transport.abort()
         await until(lambda: not git_processes())
     assert door.pushed == []
+    assert list(objects.glob("tmp_objdir-*")) == []
+
+
+def size_of(origin: SampleRepository) -> int:
+    return sum(file.stat().st_size for file in origin.path.rglob("*") if file.is_file())
+
+
+async def test_a_session_s_pushes_together_are_bounded_also_when_their_branches_are_gone(
+    tmp_path: Path,
+) -> None:
+    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
+    mebibyte = 1024 * 1024
+    async with serving(Limits(session_bytes=4 * mebibyte)) as door:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
+        world = World(door, origin, tmp_path, [door])
+        work = await world.clone()
+        said, done = "", 0
+        for n in range(4):
+            work.git("checkout", "-q", "--orphan", f"side{n}")
+            work.commit("Big", {"big": os.urandom(3 * mebibyte // 2)})
+            said = await world.push(work, "origin", f"HEAD:{BRANCH}-t1")
+            if "rejected" in said:
+                break
+            done += 1
+            await world.push(work, "origin", f":{BRANCH}-t1")
+        assert done == 2
+        assert "(the session's pushes together may bring 4 MiB)" in said and "rule push-budget" in said
+        assert "leave large files out" in said and "create_pull_request" not in said
+        assert [refusal.rule for refusal in door.refused] == ["push-budget"]
+        assert size_of(origin) < 4 * mebibyte
+        # what was refused is not counted: small pushes still fit
+        work.git("checkout", "-q", "main")
+        head = work.commit("Small", {"a": "2"})
+        assert "rejected" not in await world.push(work, "origin", f"HEAD:{BRANCH}")
+        assert origin.head(BRANCH) == head
+
+
+async def test_what_git_stores_beyond_what_was_sent_counts_too(tmp_path: Path) -> None:
+    mebibyte = 1024 * 1024
+    big = os.urandom(mebibyte)
+    origin = SampleRepository.create(tmp_path / "origin", {"big": big})
+    async with serving(Limits(session_bytes=3 * mebibyte)) as door:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
+        world = World(door, origin, tmp_path, [door])
+        work = await world.clone()
+        said = ""
+        for n in range(5):  # each one travels as a few bytes on top of what is there, and is stored whole
+            work.commit("One more byte", {"big": big + bytes([n])})
+            said = await world.push(work, "origin", f"HEAD:{BRANCH}")
+            if "rejected" in said:
+                break
+        assert "rule push-budget" in said
+        assert size_of(origin) < 6 * mebibyte
+        assert "rejected" not in await world.push(work, "origin", f":{BRANCH}")
+
+
+async def test_a_push_leaves_the_disk_some_free_space(tmp_path: Path) -> None:
+    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
+    async with serving(Limits(free_bytes=2**62)) as door:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
+        world = World(door, origin, tmp_path, [door])
+        work = await world.clone()
+        work.commit("Work", {"a": "2"})
+        said = await world.push(work, "origin", f"HEAD:{BRANCH}")
+        assert "(the server's disk has less than" in said and "ask for space to be freed" in said
+        assert [refusal.rule for refusal in door.refused] == ["disk-full"]
+        assert origin.git("branch", "--list", BRANCH) == ""
 
 
 @pytest.mark.parametrize("bound", ["exchanges", "exchanges_per_session"])

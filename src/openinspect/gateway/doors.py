@@ -20,7 +20,7 @@ from openinspect.sessions.log import Journal
 from openinspect.sessions.pull_requests import Wanted, open_for_turn
 from openinspect.settings import Settings
 
-from .git import GitDenied, GitDoor, GitGrant, RepositoryGrant
+from .git import GitDenied, GitDoor, GitGrant, Limits, RepositoryGrant
 from .git_policy import Refusal
 from .grants import SandboxGrant, authorise, bearer
 from .llm import LlmDoor
@@ -42,7 +42,9 @@ class Doors:
             settings, authorise=self._authorise_llm, reserve=self._reserve, settle=self._settle
         )
         self.tools = ToolsDoor(authorise=self._authorise_tools, create_pull_request=self._create_pull_request)
-        self.git = GitDoor(self._authorise_git, on_push=self._pushed, on_refused=self._refused)
+        # what lies on the host's disk because of a session: its sandbox's quota, and once more as much in what it pushed
+        limits = Limits(session_bytes=settings.sandbox_disk_mib << 20)
+        self.git = GitDoor(self._authorise_git, on_push=self._pushed, on_refused=self._refused, limits=limits)
 
     def mounts(self) -> list[BaseRoute]:
         return [Mount("/git", self.git), Mount("/llm", self.llm), Mount("/tools", self.tools)]

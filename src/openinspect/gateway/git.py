@@ -6,7 +6,7 @@ machine (``git_local``), or by its code host with a credential added here (``git
 
 Answers: 401 without a valid token, 404 for a repository that is not the session's, 403 for a push where only reading is allowed, 400 for what
 is not git's protocol, 413 for a body over the bounds, 503 when too many exchanges run. All are plain text, which git prints. A push
-against the rules is answered with status 200 in git's own report.
+against the rules, or that the disk has no room for (``git_room``), is answered with status 200 in git's own report.
 
 Only refs/heads and refs/tags are shown. (In protocol version 2 an object that somebody can name can be fetched, shown or not: this is
 git's own rule.)
@@ -30,9 +30,11 @@ from starlette.types import Receive, Scope, Send
 
 from ..forges.contract import GitBackend, LocalGitBackend
 from ..forges.errors import ForgeError
+from ..forges.local.place import locate
 from .git_exchange import BodyRefused, ClientGone, Exchange
 from .git_local import LocalService
 from .git_policy import MalformedPush, PushParser, PushRequest, Refusal, judge, refusal_answer
+from .git_room import NoRoom, Room, Rooms
 from .git_upstream import UpstreamService
 
 _DRAIN_SECONDS, _DRAIN_BYTES = 30.0, 64 * 1024**2
@@ -74,6 +76,10 @@ class Limits:
     idle_seconds: float = 120
     """For one wait on the client or on git. Git itself says that it is alive every 5 s."""
     push_bytes: int = 2 * 1024**3
+    session_bytes: int = 8 * 1024**3
+    """What all pushes of a session may bring to this host's disk."""
+    free_bytes: int = 512 * 1024**2
+    """What a push leaves free on the repository's disk."""
     fetch_request_bytes: int = 16 * 1024**2
     exchanges: int = 32
     """How many may run at a time; more wait for ``queue_seconds``, then get 503."""
@@ -112,6 +118,7 @@ class GitDoor:
         self._sessions: dict[str, _Session] = {}
         self._upstream = UpstreamService(self.limits.idle_seconds)
         self._local = LocalService(self.limits.idle_seconds)
+        self._rooms = Rooms(self.limits.session_bytes, self.limits.free_bytes)
         self._telling: set[asyncio.Task[None]] = set()
 
     async def aclose(self) -> None:
@@ -229,11 +236,11 @@ class GitDoor:
             await exchange.start(200, "application/x-git-receive-pack-result")
             return await exchange.end()
         if refusals := judge(push, allowed.branch):
-            await exchange.discard_body(most_bytes=self.limits.push_bytes)
-            await self._tell(self._on_refused(grant, directory, refusals))
-            await exchange.start(200, "application/x-git-receive-pack-result")
-            await exchange.write(refusal_answer(push, refusals, allowed.branch))
-            return await exchange.end()
+            return await self._refuse(exchange, grant, directory, push, refusals)
+        room: Room | None = None
+        if isinstance(allowed.backend, LocalGitBackend) and not all(one.deletes for one in push.commands):
+            place = await asyncio.to_thread(locate, allowed.backend.path)
+            room = Room(self._rooms, grant.session_id, place.git_dir / "objects")
 
         async def told(ref: str, old: str, new: str) -> None:
             await self._tell(self._on_push(grant, directory, ref, old, new))
@@ -241,6 +248,8 @@ class GitDoor:
         async def pack() -> AsyncIterator[bytes]:
             left = self.limits.push_bytes
             if parser.rest:
+                if room:
+                    room.take(len(parser.rest))
                 yield parser.rest
             async for piece in body:
                 left -= len(piece)
@@ -249,10 +258,39 @@ class GitDoor:
                         413,
                         f"A push may have at most {self.limits.push_bytes >> 20} MiB. Push in several steps.",
                     )
+                if room:
+                    room.take(len(piece))
                 yield piece
 
         backend = self._local if isinstance(allowed.backend, LocalGitBackend) else self._upstream
-        await backend.push(exchange, allowed.backend, push, pack(), told)
+        pushing = backend.push(exchange, allowed.backend, push, pack(), told)
+        if room is None:
+            return await pushing
+        try:
+            await room.bounding(pushing)
+        except NoRoom as none:
+            if exchange.started:  # git has begun to answer: its answer can only be cut short
+                log.warning("git_push_ended", session_id=grant.session_id, rule=none.rule, why=str(none))
+                return await exchange.end()
+            refusals = [Refusal(command.name, none.rule, str(none)) for command in push.commands]
+            await self._refuse(exchange, grant, directory, push, refusals, none.remedy)
+
+    async def _refuse(
+        self,
+        exchange: Exchange,
+        grant: GitGrant,
+        directory: str,
+        push: PushRequest,
+        refusals: list[Refusal],
+        remedy: tuple[str, ...] = (),
+    ) -> None:
+        """Answer with git's own report, once the client has sent what it has to."""
+        await exchange.discard_body(most_bytes=self.limits.push_bytes)
+        await self._tell(self._on_refused(grant, directory, refusals))
+        branch = grant.repositories[directory].branch
+        await exchange.start(200, "application/x-git-receive-pack-result")
+        await exchange.write(refusal_answer(push, refusals, branch, remedy))
+        await exchange.end()
 
     async def _tell(self, call: Awaitable[None]) -> None:
         """Await ``call`` to its end even when this exchange is cancelled: what git has done has to be recorded."""

@@ -1,6 +1,7 @@
 """Serving a repository of this machine: git's own upload-pack and receive-pack, with pipes to the client.
 
-They run hardened and as the repository's owner (``forges.local.git``), in a process group that is killed when the exchange ends in any way. Which pushed
+They run hardened and as the repository's owner (``forges.local.git``), in a process group that is killed when the exchange ends in any way; a push's may
+first remove what it has taken in. Which pushed
 refs git has accepted is read from the refs afterwards, also when the client went away in between.
 """
 
@@ -8,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 from dulwich.protocol import pkt_line
 
@@ -33,6 +37,7 @@ Told = Callable[[str, str, str], Awaitable[None]]
 """(ref, old commit, new commit) of one accepted command."""
 
 _PIECE = 64 * 1024
+_TIDY_SECONDS = 10.0
 _MEMORY = ("pack.threads=2", "pack.windowMemory=64m", "pack.deltaCacheSize=64m", "core.bigFileThreshold=32m")
 _UPLOAD = (
     *(f"uploadpack.hideRefs={ref}" for ref in SHOWN_REFS),
@@ -115,12 +120,16 @@ class LocalService:
         command = _command(git, "git-receive-pack", (), "")
         try:
             async with running(command) as process:
-                await self._feed(process, push.encode(), pack)
 
                 async def work() -> None:
                     await self._stream(exchange, process, "application/x-git-receive-pack-result", git)
 
-                await exchange.while_client_is_there(work())
+                try:
+                    await self._feed(process, push.encode(), pack)
+                    await exchange.while_client_is_there(work())
+                except BaseException:
+                    await _let_tidy_up(process)
+                    raise
         finally:
             await _shielded(_tell_accepted(git, push, told))
         await exchange.end()
@@ -233,6 +242,32 @@ async def _tell_accepted(git: Git, push: PushRequest, told: Told) -> None:
         accepted = present is None if command.deletes else present == command.new
         if accepted and command.old != command.new:
             await told(name, command.old, command.new)
+
+
+async def _let_tidy_up(process: asyncio.subprocess.Process) -> None:
+    """End what git has started, but not git: it then removes the objects that it has taken in. Killed itself it would leave them on the disk for ever."""
+    assert process.stdin is not None
+    with contextlib.suppress(TimeoutError, *NOT_READING):
+        process.stdin.close()
+        async with asyncio.timeout(_TIDY_SECONDS):
+            while process.returncode is None:
+                for child in await asyncio.to_thread(_children, process.pid):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGKILL)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # pid (name, which may hold anything) state parent …
+            parent = stat.read_bytes().rpartition(b")")[2].split()[1]
+            if int(parent) == pid:
+                found.append(int(stat.parent.name))
+    return found
 
 
 async def _shielded(work: Awaitable[None]) -> None:

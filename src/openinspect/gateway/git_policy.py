@@ -203,8 +203,13 @@ def _judge(command: PushCommand, branch: str) -> Refusal | None:
     return Refusal(command.name, "own-branch-only", "a session pushes only its own branches")
 
 
-def refusal_answer(request: PushRequest, refusals: list[Refusal], branch: str) -> bytes:
-    """The refused push's answer as git reads it: the report, and the lines that it prints after ``remote:``."""
+def refusal_answer(
+    request: PushRequest, refusals: list[Refusal], branch: str, remedy: tuple[str, ...] = ()
+) -> bytes:
+    """The refused push's answer as git reads it: the report, and the lines that it prints after ``remote:``.
+
+    ``remedy`` is what to do; without it, how to push what the rules allow.
+    """
     by_ref = {refusal.ref: refusal.text for refusal in refusals}
     report = pkt_line(b"unpack ok\n")
     for command in request.commands:
@@ -214,21 +219,28 @@ def refusal_answer(request: PushRequest, refusals: list[Refusal], branch: str) -
     if b"side-band-64k" not in request.capabilities:
         return report
     answer = b"".join(
-        pkt_line(b"\x02" + line.encode()[:_SIDEBAND_TEXT] + b"\n") for line in _explanation(refusals, branch)
+        pkt_line(b"\x02" + line.encode()[:_SIDEBAND_TEXT] + b"\n")
+        for line in _explanation(refusals, remedy or _allowed(branch))
     )
     for start in range(0, len(report), 65_000):
         answer += pkt_line(b"\x01" + report[start : start + 65_000])
     return answer + b"0000"
 
 
-def _explanation(refusals: list[Refusal], branch: str) -> list[str]:
+def _explanation(refusals: list[Refusal], remedy: tuple[str, ...]) -> list[str]:
     shown = [f"  {refusal.ref}: {refusal.text} (rule {refusal.rule})" for refusal in refusals[:10]]
     if len(refusals) > 10:
         shown.append(f"  and {len(refusals) - 10} more")
     return [
         "Open-Inspect refused this push; nothing of it was accepted.",
         *shown,
+        *remedy,
+    ]
+
+
+def _allowed(branch: str) -> tuple[str, ...]:
+    return (
         f"Allowed: the branch {branch}, and names that start with {branch}-",
         f"Do this instead: git push origin HEAD:refs/heads/{branch}",
         "To bring it into another branch, open a pull request with the create_pull_request tool.",
-    ]
+    )
