@@ -94,7 +94,11 @@ class Settings(BaseSettings):
         int, Field(ge=64, description="Processes and threads that one sandbox may have.")
     ] = 2048
     sandbox_disk_mib: Annotated[
-        int, Field(ge=64, description="Disk of one session's workspace and home, in MiB.")
+        int,
+        Field(
+            ge=64,
+            description="Disk of one session's workspace and home, in MiB; its pushes may bring as much again to the repositories.",
+        ),
     ] = 8192
     sandbox_uid_base: Annotated[
         int,
