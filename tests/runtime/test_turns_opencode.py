@@ -150,6 +150,12 @@ async def test_commits_are_by_who_prompted_and_differences_are_told(box: Box) ->
     assert git(repo, "status", "--porcelain") == "?? loose.txt"
 
 
+async def test_how_a_command_ended_is_told(box: Box) -> None:
+    for command, code in (("exit 3", 3), ("true", 0)):
+        finished = only(await ran(box, f"run: {command}"), "tool.finished")
+        assert (finished.state, finished.exit_code) == ("completed", code)
+
+
 async def test_tools_of_the_door_are_offered(box: Box) -> None:
     events = await ran(box, 'call *greet {"name": "Ada"}')
     finished = only(events, "tool.finished")

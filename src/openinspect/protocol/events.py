@@ -120,6 +120,8 @@ class ToolFinished(Message):
     input: dict[str, Any] = {}
     output: ToolText = ""
     duration_ms: Whole | None = None
+    exit_code: Annotated[int, Field(ge=-1024, le=1024)] | None = None
+    """Of a command that ran to its end; None where there is none. The call is completed whatever it is."""
     truncated: bool = False
 
 

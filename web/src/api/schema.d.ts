@@ -322,6 +322,7 @@ export type paths = {
         /**
          * Get Events
          * @description A page of the log, always oldest first: the events after ``after``, or the newest before ``before`` (or of all).
+         *     It has fewer than ``limit`` when they are large: ``more`` tells whether there are others.
          */
         get: operations["get_events_api_sessions__session_id__events_get"];
         put?: never;
@@ -1985,6 +1986,8 @@ export type components = {
             call_id: string;
             /** Duration Ms */
             duration_ms?: number | null;
+            /** Exit Code */
+            exit_code?: number | null;
             /**
              * Input
              * @default {}

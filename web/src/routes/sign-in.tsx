@@ -42,7 +42,10 @@ export function SignIn() {
         queries.setQueryData(meQuery.queryKey, me);
         return navigate({ href: wayBack(), replace: true });
       })
-      .catch((thrown: unknown) => {
+      .catch(async (thrown: unknown) => {
+        // a link that was used already is no matter to somebody who is signed in
+        const me = await queries.fetchQuery({ ...meQuery, staleTime: 0 }).catch(() => null);
+        if (me) return navigate({ href: wayBack(), replace: true });
         setProblem(asProblem(thrown));
         setBusy(false);
       });

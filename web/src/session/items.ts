@@ -38,6 +38,8 @@ export type ToolItem = Base & {
   output: string;
   state: "running" | "completed" | "failed" | "interrupted";
   durationMs: number | null;
+  /** Of a command that ran to its end. */
+  exitCode: number | null;
   truncated: boolean;
 };
 

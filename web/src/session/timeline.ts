@@ -145,6 +145,7 @@ export class Timeline {
           output: "",
           state: "running",
           durationMs: null,
+          exitCode: null,
           truncated: body.truncated,
           ...base,
         } satisfies ToolItem);
@@ -162,6 +163,7 @@ export class Timeline {
           output: body.output,
           state: body.state,
           durationMs: body.duration_ms ?? null,
+          exitCode: body.exit_code ?? null,
           truncated: body.truncated,
           seq: begun?.seq ?? seq,
           at: begun?.at || at,

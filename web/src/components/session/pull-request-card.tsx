@@ -116,7 +116,7 @@ function MergeBar({ id, full }: { id: string; full: PullRequest | undefined }) {
               look="primary"
               size="icon"
               align="start"
-              className="rounded-l-none border-l border-l-on-ink/25"
+              className="rounded-l-none border-l border-l-on-ink/25 coarse:size-9"
               disabled={busy || full.mergeable === false}
               actions={(Object.keys(METHODS) as MergeMethod[]).map((one) => ({ label: METHODS[one].label, hint: METHODS[one].hint, checked: one === method, onPick: () => setMethod(one) }))}
             >

@@ -49,6 +49,7 @@ export const ToolRow = memo(function ToolRow({ item }: { item: ToolItem }) {
           {diff.length > 0 && <DiffCounts lines={diff} />}
           <span className="ml-auto flex shrink-0 items-center gap-1.5 pl-2 text-xs text-ink-3 tabular">
             {item.state === "failed" && <span className="font-medium text-bad">failed</span>}
+            {failedCommand(item) && <span className="font-medium text-warn">exit code {item.exitCode}</span>}
             {item.state === "interrupted" && <span>interrupted</span>}
             {item.durationMs !== null && item.durationMs >= 100 && duration(item.durationMs)}
             <ChevronRight className={`size-3.5 transition-transform duration-100 ${open ? "rotate-90" : ""}`} aria-hidden />
@@ -67,7 +68,12 @@ function Mark({ item, Sign }: { item: ToolItem; Sign: typeof Wrench }) {
   if (item.state === "running") return <LoaderCircle className="size-4 shrink-0 animate-turn text-accent" aria-label="running" />;
   if (item.state === "failed") return <X className="size-4 shrink-0 text-bad" aria-label="failed" />;
   if (item.state === "interrupted") return <CircleSlash className="size-4 shrink-0 text-ink-3" aria-label="interrupted" />;
-  return <Sign className="size-4 shrink-0 text-ink-3" aria-hidden />;
+  return <Sign className={`size-4 shrink-0 ${failedCommand(item) ? "text-warn" : "text-ink-3"}`} aria-hidden />;
+}
+
+/** The call went through, the command did not. */
+function failedCommand(item: ToolItem): boolean {
+  return item.state === "completed" && item.exitCode !== null && item.exitCode !== 0;
 }
 
 function DiffCounts({ lines }: { lines: DiffLine[] }) {

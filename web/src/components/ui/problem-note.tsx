@@ -9,9 +9,14 @@ export function ProblemNote({ problem, children }: { problem: Pick<ApiProblem, "
       <CircleAlert className="mt-0.5 size-4 shrink-0 text-bad" aria-hidden />
       <div className="min-w-0 flex-1 break-words">
         <p className="font-medium text-ink">{problem.message}</p>
-        {problem.remedy && <p className="mt-0.5 text-ink-2">{problem.remedy}</p>}
+        {problem.remedy && <p className="mt-0.5 text-ink-2">{withCode(problem.remedy)}</p>}
       </div>
       {children}
     </div>
   );
+}
+
+/** What stands between backticks is a command. */
+function withCode(words: string): ReactNode {
+  return words.split("`").map((part, at) => (at % 2 === 1 ? <code key={at}>{part}</code> : part));
 }

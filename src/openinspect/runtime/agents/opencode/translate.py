@@ -36,6 +36,11 @@ from .client import (
 _TODO_STATES = {"pending", "in_progress", "completed", "cancelled"}
 
 
+def _exit_code(metadata: dict[str, Any] | None) -> int | None:
+    code = (metadata or {}).get("exit")
+    return code if isinstance(code, int) and -1024 <= code <= 1024 else None
+
+
 class Translator:
     def __init__(self, session: str, first_message: str, report: Report) -> None:
         self._session = session
@@ -182,6 +187,7 @@ class Translator:
                 input=value,
                 output=output,
                 duration_ms=duration,
+                exit_code=_exit_code(state.metadata),
                 truncated=cut or output_cut,
             ),
             key=part.id,
