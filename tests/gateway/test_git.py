@@ -484,6 +484,35 @@ async def test_what_git_stores_beyond_what_was_sent_counts_too(tmp_path: Path) -
         assert "rejected" not in await world.push(work, "origin", f":{BRANCH}")
 
 
+async def test_a_pack_that_git_has_taken_counts_though_rubbish_came_after_it(tmp_path: Path) -> None:
+    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
+    mebibyte = 1024 * 1024
+    async with serving(Limits(session_bytes=4 * mebibyte)) as door:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
+        world = World(door, origin, tmp_path, [door])
+        work = await world.clone()
+        for n in range(8):
+            work.git("checkout", "-q", "--orphan", f"side{n}")
+            head = work.commit("Big", {"big": os.urandom(mebibyte)})
+            work.git("repack", "-q", "-a", "-d")
+            (pack,) = (work.path / ".git/objects/pack").glob("*.pack")
+            line = f"{NONE} {head} refs/heads/{BRANCH}-{n}\0report-status".encode()
+            body = pkt_line(line) + b"0000" + pack.read_bytes()
+            work.git("checkout", "-q", "main")
+            work.git("branch", "-q", "-D", f"side{n}")
+            work.git("reflog", "expire", "--expire=now", "--all")
+
+            async def slowly(body: bytes = body) -> AsyncIterator[bytes]:
+                yield body
+                await asyncio.sleep(0.2)  # git may be done with the pack by now, or not: both have to hold
+                for _ in range(8):
+                    yield b"x" * mebibyte
+
+            async with httpx2.AsyncClient(timeout=30) as client:
+                await client.post(f"{world.url}/git-receive-pack", content=slowly())
+        assert size_of(origin) < 6 * mebibyte
+
+
 async def test_a_push_leaves_the_disk_some_free_space(tmp_path: Path) -> None:
     origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
     async with serving(Limits(free_bytes=2**62)) as door:

@@ -271,3 +271,21 @@ async def test_a_config_of_somebody_else_is_not_read_by_root(tmp_path: Path) -> 
     with pytest.raises(errors.RepositoryUnusable) as refused:
         locate(repository.path)
     assert "chown" in refused.value.remedy
+
+
+@needs_root
+async def test_a_registered_folder_that_later_leads_elsewhere_is_not_followed(
+    engine: AsyncEngine, tmp_path: Path, open_path: Path
+) -> None:
+    private = sample(tmp_path / "private")
+    repository = sample(open_path / "work")
+    repository.give_to(65534, 65534)
+    forge = LocalForge(engine, tmp_path / "data")
+    known = await forge.add(str(repository.path))
+    assert await forge.list_branches(known.id)
+    repository.path.rename(open_path / "aside")
+    repository.path.symlink_to(private.path)
+    os.chown(repository.path, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(errors.RepositoryUnusable) as refused:
+        await forge.list_branches(known.id)
+    assert str(private.path / ".git") in refused.value.reason
