@@ -36,6 +36,10 @@ def test_a_member_is_added_and_signs_in_by_the_link(visit, browser, live: LiveSe
         theirs.goto(f"/signin#token={token}")
         expect(theirs.get_by_role("heading", name="What shall be done, Noor?")).to_be_visible()
         assert "token" not in theirs.url
+        # a link that was used is no matter to who is signed in, and of no use to anybody else
+        theirs.goto("/signin#token=" + token)
+        expect(theirs.get_by_role("heading", name="What shall be done, Noor?")).to_be_visible()
+        context.clear_cookies()
         theirs.goto("/signin#token=" + token)
         expect(theirs.get_by_role("alert")).to_be_visible()
         expect(theirs.get_by_text("openinspect signin", exact=True)).to_be_visible()
