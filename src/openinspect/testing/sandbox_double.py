@@ -66,7 +66,8 @@ class SandboxDouble:
         }
         try:
             await self.send(greeting)
-            welcome = orjson.loads(await asyncio.wait_for(connection.recv(), 10))
+            async with asyncio.timeout(10):  # wait_for loses a cancellation that comes together with the message
+                welcome = orjson.loads(await connection.recv())
         except websockets.ConnectionClosed as closed:
             self.close_code = closed.rcvd.code if closed.rcvd else 1006
             raise
