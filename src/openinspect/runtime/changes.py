@@ -6,12 +6,14 @@ Each commit is told once, each difference when it is another one; the patches ar
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
+from openinspect.protocol.diffs import RepositoryDiff
 from openinspect.protocol.events import Committed, DiffChanged, Warned
 
 from .agents.contract import Agent
@@ -49,9 +51,10 @@ class Changes:
         self._newest: TurnReport | None = None
         """Of the turn whose tool finished last."""
         if self._path.exists():
-            self._known = {
-                name: _Known(**value) for name, value in orjson.loads(self._path.read_bytes()).items()
-            }
+            with contextlib.suppress(orjson.JSONDecodeError):  # a power cut may leave nothing of it
+                self._known = {
+                    name: _Known(**value) for name, value in orjson.loads(self._path.read_bytes()).items()
+                }
 
     def watch(self, checkouts: list[Checkout]) -> None:
         self._checkouts = checkouts
@@ -79,8 +82,7 @@ class Changes:
                 known = self._known.setdefault(checkout.target.directory, _Known())
                 try:
                     await self._agent.tidy(self._git, checkout.folder)
-                    await self._commits(checkout, known, report)
-                    await self._diff(checkout, known, report)
+                    await self._look_at(checkout, known, report)
                 except DiffFailed as failed:
                     await report.event(
                         Warned(
@@ -110,6 +112,17 @@ class Changes:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look_at(self, checkout: Checkout, known: _Known, report: TurnReport) -> None:
+        diff = asyncio.create_task(
+            repository_diff(self._git, checkout.folder, checkout.target.directory, checkout.base_sha)
+        )
+        try:
+            await self._commits(checkout, known, report)
+            await self._tell(await diff, known, report)
+        finally:
+            diff.cancel()
+            await asyncio.gather(diff, return_exceptions=True)
 
     async def _commits(self, checkout: Checkout, known: _Known, report: TurnReport) -> None:
         head = await self._git.line(checkout.folder, "rev-parse", "-q", "--verify", "HEAD^{commit}")
@@ -148,8 +161,7 @@ class Changes:
             known.head = head
             self._keep()
 
-    async def _diff(self, checkout: Checkout, known: _Known, report: TurnReport) -> None:
-        diff = await repository_diff(self._git, checkout.folder, checkout.target.directory, checkout.base_sha)
+    async def _tell(self, diff: RepositoryDiff, known: _Known, report: TurnReport) -> None:
         digest = hashlib.sha256(diff.model_dump_json(exclude={"head_sha"}).encode()).hexdigest()
         if digest == known.diff or (known.diff is None and not diff.files):
             return
@@ -172,4 +184,5 @@ class Changes:
             orjson.dumps(
                 {name: {"head": each.head, "diff": each.diff} for name, each in self._known.items()}
             ),
+            sync=False,  # what a power cut takes from it is told a second time; waiting for the disk would hold up every turn
         )

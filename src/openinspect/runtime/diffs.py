@@ -6,6 +6,7 @@ are bounded. Untracked files are made known to a copy of the index, so that the 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,12 +57,17 @@ class _File:
 
 async def repository_diff(git: Git, folder: Path, directory: str, base_sha: str) -> RepositoryDiff:
     """Raises ``DiffFailed``, also when the repository is being worked at in a way that git can't read just now."""
-    asked = await git.look(folder, "rev-parse", "--absolute-git-dir", "HEAD^{commit}")
+    # side by side: a turn is not over before this is
+    asked, listed = await asyncio.gather(
+        git.look(folder, "rev-parse", "--absolute-git-dir", "HEAD^{commit}"),
+        git.look(folder, "ls-files", "--others", "--exclude-standard", "-z", seconds=SECONDS),
+    )
     git_dir, *rest = [*asked.stdout.decode(errors="replace").splitlines(), ""]
     if not git_dir:
         raise DiffFailed("it is no git repository")
     head = rest[0] if asked.code == 0 else None
-    index = await _index_with_untracked(git, folder, git_dir)
+    untracked = [name for name in listed.stdout.split(b"\0") if name][:_MOST_UNTRACKED]
+    index = await _index_with(untracked, git, folder, git_dir) if untracked else None
     done = await git.look(
         folder,
         *("diff", "--raw", "--numstat", "--patch", "-z", "--find-renames", "--no-ext-diff", "--no-textconv"),
@@ -86,12 +92,8 @@ async def repository_diff(git: Git, folder: Path, directory: str, base_sha: str)
     return _bounded(directory, base_sha, head, files)
 
 
-async def _index_with_untracked(git: Git, folder: Path, git_dir: str) -> str | None:
-    """A copy of the index that knows the untracked files; None when there are none."""
-    listed = await git.look(folder, "ls-files", "--others", "--exclude-standard", "-z", seconds=SECONDS)
-    names = [name for name in listed.stdout.split(b"\0") if name][:_MOST_UNTRACKED]
-    if not names:
-        return None
+async def _index_with(names: list[bytes], git: Git, folder: Path, git_dir: str) -> str:
+    """A copy of the index that knows these untracked files."""
     index = f"{git_dir}/openinspect.index"
     await run(
         ["/bin/sh", "-c", 'rm -f -- "$2" "$2.lock"; cp -f -- "$1" "$2"', "sh", f"{git_dir}/index", index],

@@ -66,7 +66,8 @@ class SandboxDouble:
         }
         try:
             await self.send(greeting)
-            async with asyncio.timeout(10):  # wait_for loses a cancellation that comes together with the message
+            # wait_for loses a cancellation that comes together with the message
+            async with asyncio.timeout(10):
                 welcome = orjson.loads(await connection.recv())
         except websockets.ConnectionClosed as closed:
             self.close_code = closed.rcvd.code if closed.rcvd else 1006

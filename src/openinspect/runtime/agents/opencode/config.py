@@ -155,14 +155,14 @@ def write(layout: Layout, account: Account, config: Mapping[str, Any], shell_env
         (layout.config, orjson.dumps(config)),
         (layout.shell_env, orjson.dumps(shell_env)),
     ):
-        write_whole(path, data)
+        write_whole(path, data, sync=False)
         _let_read(path, account)
     shutil.copyfile(_PLUGIN, layout.plugin)
     layout.plugin.chmod(0o644)
 
 
 def write_shell_env(layout: Layout, account: Account, shell_env: Mapping[str, str]) -> None:
-    write_whole(layout.shell_env, orjson.dumps(shell_env))
+    write_whole(layout.shell_env, orjson.dumps(shell_env), sync=False)
     _let_read(layout.shell_env, account)
 
 
