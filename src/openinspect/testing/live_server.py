@@ -35,6 +35,7 @@ class LiveServer:
         self._jobs = jobs
         self.process: subprocess.Popen[bytes] | None = None
         self.record: ServerRecord | None = None
+        self._client: Client | None = None
 
     def __enter__(self) -> LiveServer:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,10 @@ class LiveServer:
     @property
     def api(self) -> Client:
         assert self.record is not None
-        return Client(self.record.url, self.record.token)
+        if self._client is None:
+            # one for all calls: to make a client takes longer than most calls
+            self._client = Client(self.record.url, self.record.token)
+        return self._client
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,7 +80,7 @@ class LiveServer:
         while time.monotonic() < deadline:
             record = read_record(self.settings)
             if record is not None and record.pid == self.process.pid:
-                self.record = record
+                self.record, self._client = record, None
                 return
             if self.process.poll() is not None:
                 break
