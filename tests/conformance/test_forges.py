@@ -125,6 +125,14 @@ async def test_an_empty_repository_says_so(empty: World) -> None:
     assert await empty.forge.default_branch(empty.repository_id) == "main"
 
 
+async def test_the_first_work_in_an_empty_repository_has_nothing_to_go_into(empty: World) -> None:
+    empty.upstream.git("checkout", "-q", "--orphan", BRANCH)
+    empty.upstream.commit("First", {"a": "1"})
+    with pytest.raises(errors.EmptyRepository) as refused:
+        await propose(empty)
+    assert f"git branch main {BRANCH}" in refused.value.remedy
+
+
 async def test_opening_is_idempotent(world: World) -> None:
     world.upstream.commit_on(BRANCH, "Work", {"a.txt": "x\n"})
     first = await propose(world)

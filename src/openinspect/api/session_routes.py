@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response, UploadFile
+from sqlalchemy.engine import RowMapping
 
 from openinspect.forges.errors import BranchNotFound, EmptyRepository
 from openinspect.identity.credentials import Principal
@@ -14,7 +15,7 @@ from openinspect.models.availability import require_available
 from openinspect.problems import Forbidden, TooLarge
 from openinspect.protocol.diffs import RepositoryDiff
 from openinspect.protocol.events import AttachmentInfo
-from openinspect.sessions import attachments, lifecycle, log, prompts, questions, reading, turns
+from openinspect.sessions import attachments, lifecycle, log, prompts, questions, reading, sandbox_rows, turns
 from openinspect.sessions.lifecycle import TargetRequest
 from openinspect.sessions.log import SessionGone
 
@@ -80,7 +81,7 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
             # before the transaction: git takes its time, and the code host connections of its own
             async with services.reader.connect() as connection:
                 repository = await lifecycle.find_repository(connection, target.repository)
-            await _branch_exists(services, repository["id"], target.branch)
+            await _branch_exists(services, repository, target.branch)
     async with services.journal.transaction() as transaction:
         created = await lifecycle.create(
             transaction,
@@ -110,16 +111,17 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
     return new_session(created.row, owner, created.targets)
 
 
-async def _branch_exists(services: Services, repository_id: str, branch: str) -> None:
+async def _branch_exists(services: Services, repository: RowMapping, branch: str) -> None:
     """Raises ``BranchNotFound``; in an empty repository any branch may be the first."""
     try:
-        await services.forge.branch_head(repository_id, branch)
+        await services.forge.branch_head(repository["id"], branch)
     except EmptyRepository:
         return
     except BranchNotFound:
-        known = [one.name for one in await services.forge.list_branches(repository_id, limit=10)]
+        known = [one.name for one in await services.forge.list_branches(repository["id"], limit=10)]
         raise BranchNotFound(
-            f"The repository has no branch “{branch}”", f"Choose one of: {', '.join(known)}." if known else ""
+            f"The repository {repository['name']} has no branch “{branch}”",
+            f"Choose one of: {', '.join(known)}." if known else "",
         ) from None
 
 
@@ -165,7 +167,7 @@ async def archive_session(session_id: str, principal: Manager, services: TheServ
     """Put a session away: its sandbox is stopped, everything else is kept."""
     async with services.journal.transaction() as transaction:
         await lifecycle.archive(transaction, session_id, person(principal))
-        sandbox = await turns.live_sandbox(transaction, session_id)
+        sandbox = await sandbox_rows.live_sandbox(transaction, session_id)
     if sandbox is not None:
         await services.keeper.stop(sandbox["id"], "Stopped: the session was archived.")
     return await _detail(services, session_id)

@@ -101,11 +101,11 @@ async def _serve(chosen: Settings, jobs: bool, show_link: bool) -> None:
     from openinspect.identity.people import User
 
     stop = asyncio.Event()
-    orderly = asyncio.Event()
+    orderly, impatient = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:
-        orderly.set()
+        (impatient if orderly.is_set() else orderly).set()
         stop.set()
 
     # Ctrl-C and `down` end the sandboxes as well; TERM, as service managers send it for a restart, leaves them running
@@ -121,7 +121,22 @@ async def _serve(chosen: Settings, jobs: bool, show_link: bool) -> None:
 
     async def before_end(wiring: app.Wiring) -> None:
         if orderly.is_set():
-            await wiring.services.keeper.stop_all("Stopped: the server was shut down; the files are kept.")
+            if sys.stdout.isatty():
+                out().print(
+                    "\nEnding the sandboxes, then the server … (Ctrl-C again does not wait for them)",
+                    style="dim",
+                )
+            stopping = asyncio.create_task(
+                wiring.services.keeper.stop_all("Stopped: the server was shut down; the files are kept.")
+            )
+            waiting = asyncio.create_task(impatient.wait())
+            await asyncio.wait({stopping, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if stopping.done():
+                stopping.result()
+            else:
+                stopping.cancel()
+                await asyncio.gather(stopping, return_exceptions=True)
 
     try:
         await app.serve(chosen, stop, jobs=jobs, on_ready=ready, before_end=before_end)
@@ -173,7 +188,7 @@ def start_detached(
     command = [sys.executable, "-m", "openinspect", "up", "--no-link"]
     command += ["--host", host] if host else []
     command += ["--port", str(port)] if port is not None else []
-    with log_path.open("ab") as log_file:
+    with open(log_path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as log_file:
         began = log_file.tell()
         process = subprocess.Popen(
             command,

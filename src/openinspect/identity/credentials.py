@@ -234,4 +234,8 @@ async def revoke_token(connection: AsyncConnection, user_id: str, token_id: str)
         .values(revoked_at=func.coalesce(api_tokens.c.revoked_at, func.now()))
     )
     if found.rowcount == 0:
-        raise NotFound("token_not_found", "There is no such token of yours.", "See your list of tokens.")
+        raise NotFound(
+            "token_not_found",
+            "There is no such token of yours.",
+            "`openinspect tokens list`, and the page's settings, show yours.",
+        )

@@ -22,7 +22,7 @@ from openinspect.protocol import events as e
 from openinspect.protocol.frames import SandboxRecord
 from openinspect.settings import Settings
 
-from . import turns
+from . import sandbox_rows, turns
 from .log import Record, Transaction
 
 
@@ -73,7 +73,7 @@ def _fits(value: dict[str, Any]) -> bool:
 
 async def give_up(transaction: Transaction, sandbox_id: str, settings: Settings, reason: str) -> None:
     """The sandbox has failed, whatever it says of itself. May be repeated."""
-    await turns.lock_session_of(transaction, sandbox_id)
+    await sandbox_rows.lock_session_of(transaction, sandbox_id)
     found = await transaction.connection.execute(
         select(sandboxes).where(sandboxes.c.id == sandbox_id).with_for_update()
     )
@@ -87,10 +87,10 @@ async def count(
 ) -> int:
     """Gives the number up to which everything is counted when the transaction commits."""
     connection = transaction.connection
-    await turns.lock_session_of(transaction, sandbox_id)
+    await sandbox_rows.lock_session_of(transaction, sandbox_id)
     found = await connection.execute(select(sandboxes).where(sandboxes.c.id == sandbox_id).with_for_update())
     sandbox = found.mappings().one_or_none()
-    if sandbox is None or sandbox["state"] not in turns.LIVE_STATES:
+    if sandbox is None or sandbox["state"] not in sandbox_rows.LIVE_STATES:
         return numbered[-1].n  # it ended: what it still says has no place in the log any more
     counted: int = sandbox["frames_counted"]
     fresh = [item for item in numbered if item.n > counted]
@@ -231,7 +231,7 @@ async def end(
     await connection.execute(select(sessions.c.id).where(sessions.c.id == session_id).with_for_update())
     ended = await connection.execute(
         update(sandboxes)
-        .where(sandboxes.c.id == sandbox["id"], sandboxes.c.state.in_(turns.LIVE_STATES))
+        .where(sandboxes.c.id == sandbox["id"], sandboxes.c.state.in_(sandbox_rows.LIVE_STATES))
         .values(
             state=state, reason=reason or None, remedy=remedy or None, ended_at=func.now(), deadline_at=None
         )

@@ -18,7 +18,7 @@ from openinspect.models import accounts
 from openinspect.sandboxes.provider import SandboxProvider
 from openinspect.settings import Settings
 
-from . import turns
+from . import sandbox_rows
 from .intake import end
 from .log import Journal, SessionGone
 
@@ -46,7 +46,7 @@ class Janitor:
         if status != "deleting":
             return
         for row in boxes:
-            if row["state"] in turns.LIVE_STATES:
+            if row["state"] in sandbox_rows.LIVE_STATES:
                 if row["handle"]:
                     await self.provider.stop(row["handle"], grace=1.0)
                 async with self.journal.transaction() as transaction:
@@ -66,7 +66,7 @@ class Janitor:
         disks = await self.provider.list_disks()
         async with self.journal.engine.connect() as connection:
             live = await connection.scalars(
-                select(sandboxes.c.id).where(sandboxes.c.state.in_(turns.LIVE_STATES))
+                select(sandboxes.c.id).where(sandboxes.c.state.in_(sandbox_rows.LIVE_STATES))
             )
             strange_boxes = sorted(set(boxes) - set(live))
             known = await connection.scalars(select(sessions.c.id).where(sessions.c.id.in_(disks)))

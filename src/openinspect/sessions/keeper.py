@@ -32,7 +32,7 @@ from openinspect.protocol.ids import new_secret
 from openinspect.sandboxes.provider import BoxSpec, Handle, Limits, ProviderError, SandboxProvider
 from openinspect.settings import Settings
 
-from . import turns
+from . import sandbox_rows, turns
 from .intake import end
 from .log import Journal, SessionGone, Transaction
 from .remains import count_remains
@@ -117,7 +117,7 @@ class Keeper:
         async with self.journal.engine.begin() as connection:
             kept = await connection.execute(
                 update(sandboxes)
-                .where(sandboxes.c.id == sandbox_id, sandboxes.c.state.in_(turns.LIVE_STATES))
+                .where(sandboxes.c.id == sandbox_id, sandboxes.c.state.in_(sandbox_rows.LIVE_STATES))
                 .values(handle=handle)
             )
         return kept.rowcount > 0
@@ -153,7 +153,7 @@ class Keeper:
         async with self.journal.transaction() as transaction:
             connection = transaction.connection
             await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('openinspect.places'))")
-            session_id = await turns.lock_session_of(transaction, sandbox_id)
+            session_id = await sandbox_rows.lock_session_of(transaction, sandbox_id)
             if session_id is None:
                 return "gone"
             taken = await connection.scalar(
@@ -225,7 +225,7 @@ class Keeper:
     ) -> None:
         """Stop a sandbox and keep its files, where its row is as ``only`` says. The turn that runs in it, if any, ends with the reason."""
         async with self.journal.transaction() as transaction:
-            session_id = await turns.lock_session_of(transaction, sandbox_id)
+            session_id = await sandbox_rows.lock_session_of(transaction, sandbox_id)
             if session_id is None:
                 return
             await self._begin_stopping(transaction, session_id, sandbox_id, reason, only)
@@ -289,7 +289,7 @@ class Keeper:
         async with self.journal.engine.connect() as connection:
             live = (
                 await connection.scalars(
-                    select(sandboxes.c.id).where(sandboxes.c.state.in_(turns.LIVE_STATES))
+                    select(sandboxes.c.id).where(sandboxes.c.state.in_(sandbox_rows.LIVE_STATES))
                 )
             ).all()
         places = asyncio.Semaphore(_AT_ONCE)
@@ -323,7 +323,7 @@ class Keeper:
             prompt = about.one_or_none()
             if prompt is None or prompt.sandbox_id is None:
                 return
-            await turns.lock_session_of(transaction, prompt.sandbox_id)
+            await sandbox_rows.lock_session_of(transaction, prompt.sandbox_id)
             found = await connection.execute(
                 select(
                     (
@@ -390,7 +390,7 @@ class Keeper:
             return
         # its last words may have come meanwhile; the runtime's own report says more than an exit code
         fresh = await self._row(row["id"])
-        if fresh is None or fresh["state"] not in turns.LIVE_STATES:
+        if fresh is None or fresh["state"] not in sandbox_rows.LIVE_STATES:
             return
         state = "lost" if status.state == "gone" or row["state"] == "ready" else "failed"
         tail = status.log_tail.strip().splitlines()[-1:] if row["state"] == "booting" else []

@@ -27,7 +27,7 @@ from openinspect.db.tables import (
 from openinspect.problems import NotFound
 
 from .log import SessionGone
-from .turns import LIVE_STATES
+from .sandbox_rows import LIVE_STATES
 
 UNFINISHED = ("queued", "running")
 

@@ -18,7 +18,7 @@ from openinspect.protocol.frames import SandboxRecord
 from openinspect.sandboxes.provider import ProviderError, SandboxProvider, Spooled
 from openinspect.settings import Settings
 
-from . import turns
+from . import sandbox_rows
 from .intake import Numbered, OutOfOrder, count
 from .log import Journal, SessionGone
 
@@ -66,10 +66,10 @@ async def _count(journal: Journal, sandbox_id: str, spooled: Spooled, settings: 
     numbered = [Numbered(n, _record(data)) for n, data in enumerate(spooled.records, spooled.first)]
     async with journal.transaction() as transaction:
         connection = transaction.connection
-        await turns.lock_session_of(transaction, sandbox_id)
+        await sandbox_rows.lock_session_of(transaction, sandbox_id)
         row = sandboxes.c.id == sandbox_id
         state = await connection.scalar(select(sandboxes.c.state).where(row).with_for_update())
-        if state not in turns.LIVE_STATES:
+        if state not in sandbox_rows.LIVE_STATES:
             return None
         if state != "stopping":
             # the end of a turn begins the next one in a sandbox that is ready, and this one is gone

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from openinspect.db.tables import prompts, sandboxes, sessions
 from openinspect.settings import Settings
 
-from . import turns
+from . import sandbox_rows, turns
 
 UNSEEN_SECONDS = 25.0
 """A sandbox that has not been heard of for so long is looked at; its bridge says something every 10 s, noted every 15 s."""
@@ -48,7 +48,7 @@ _DUE = union_all(
     _found(
         "sandbox.check",
         sandboxes.c.id,
-        sandboxes.c.state.in_(turns.LIVE_STATES),
+        sandboxes.c.state.in_(sandbox_rows.LIVE_STATES),
         or_(
             sandboxes.c.state != "ready",
             sandboxes.c.deadline_at < func.now(),

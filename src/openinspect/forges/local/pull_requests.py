@@ -31,6 +31,7 @@ from ..contract import (
     Repository,
 )
 from ..errors import (
+    BranchNotFound,
     ForgeError,
     ForgeUnavailable,
     HeadMoved,
@@ -107,7 +108,12 @@ class PullRequests:
             raise NothingToPropose(
                 "Head and base are the same branch", "Push the work to a branch of its own."
             )
-        base_sha = await refs.branch_head(git, base)
+        try:
+            base_sha = await refs.branch_head(git, base)
+        except BranchNotFound:
+            if [one.name for one in await refs.list_branches(git, 2)] == [head]:
+                raise refs.began_empty(head, base) from None
+            raise
         head_sha = await refs.branch_head(git, head)
         sides = await merging.compare(git, base_sha, head_sha)
         if sides.merge_base is None:

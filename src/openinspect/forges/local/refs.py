@@ -82,6 +82,13 @@ def empty_repository() -> EmptyRepository:
     )
 
 
+def began_empty(head: str, base: str) -> EmptyRepository:
+    return EmptyRepository(
+        f"The repository was empty: {head} is its only branch, and there is no {base} to bring it into",
+        f"It can become {base} where the repository lies: git branch {base} {head}",
+    )
+
+
 async def choose_default_branch(git: Git) -> str | None:
     """What work begins from when nobody says: the origin's default, else what HEAD is on, else main, master or the newest branch.
 
