@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from stat import S_IXOTH
 from typing import Any, Self
 
 from openinspect.models.catalogue import agent_providers
@@ -31,6 +32,21 @@ def toolbox() -> Path | None:
     """The toolbox of the checkout, once it is built."""
     found = _CHECKOUT / ".tools" / "toolbox"
     return found if (found / "bin" / "opencode").exists() else None
+
+
+def open_toolbox(folder: Path) -> Path | None:
+    """The toolbox where every account can reach it: a copy in ``folder`` when the checkout lies in a closed one, such as root's home."""
+    found = toolbox()
+    if found is None or all(parent.stat().st_mode & S_IXOTH for parent in found.parents):
+        return found
+
+    def link_or_copy(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:  # another file system
+            shutil.copy2(source, target)
+
+    return shutil.copytree(found, folder / "toolbox", symlinks=True, copy_function=link_or_copy)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -69,10 +85,17 @@ def make_repository(folder: Path, name: str, files: dict[str, str]) -> str:
 
 
 class Box:
-    """``uid``: the account of the agent, where we are root."""
+    """``uid``: the account of the agent, where we are root. ``tools``: another toolbox than the checkout's."""
 
     def __init__(
-        self, root: Path, door: Door, *, sandbox_id: str = "box_1", uid: int | None = None, **agent: Any
+        self,
+        root: Path,
+        door: Door,
+        *,
+        sandbox_id: str = "box_1",
+        uid: int | None = None,
+        tools: Path | None = None,
+        **agent: Any,
     ) -> None:
         self.root = root
         self.door = door
@@ -100,7 +123,7 @@ class Box:
                 home=str(self.home),
                 state=str(self.state),
                 shared=str(root / "shared"),
-                toolbox=str(toolbox() or root / "toolbox"),
+                toolbox=str(tools or toolbox() or root / "toolbox"),
                 git_config=str(root / "gitconfig"),
             ),
             agent_uid=self.uid,

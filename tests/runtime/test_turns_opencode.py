@@ -18,7 +18,7 @@ from openinspect.protocol.commands import AnswerQuestion, Identity, ModelChoice
 from openinspect.protocol.events import AttachmentInfo
 from openinspect.testing import ScriptedModel
 
-from .box import AUTHOR, NO_TOOLBOX, Box, git, make_repository, toolbox
+from .box import AUTHOR, NO_TOOLBOX, Box, git, make_repository, open_toolbox, toolbox
 from .door import AGENT_TOKEN, Door
 
 pytestmark = [
@@ -48,7 +48,14 @@ async def box(open_root: Path, model: ScriptedModel) -> AsyncIterator[Box]:
     models = {"anthropic": model.anthropic_url, "openai": model.openai_url, "opencode": model.opencode_url}
     async with (
         Door(open_root / "gateway.sock", repositories, models) as door,
-        Box(open_root / "box", door, uid=23_456, tools_path="/tools/mcp", question_seconds=3) as running,
+        Box(
+            open_root / "box",
+            door,
+            uid=23_456,
+            tools=open_toolbox(open_root),
+            tools_path="/tools/mcp",
+            question_seconds=3,
+        ) as running,
     ):
         running.configure()
         await door.ready(100)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from openinspect.settings import Settings
 from openinspect.testing.live_server import LiveServer
 from openinspect.testing.sample_repository import create_sample_repository
 
@@ -61,11 +62,17 @@ def browser() -> Iterator[Browser]:
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no Chromium on this machine: install the package chromium")
-    with sync_playwright() as playwright:
+    # its own Node needs a library that not every machine has; the toolbox's was chosen to need none
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLAYWRIGHT_NODEJS_PATH", str(Settings.model_validate({}).toolbox / "bin" / "node"))
+        started = sync_playwright().start()
+    try:
         args = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=found, args=args)
+        browser = started.chromium.launch(executable_path=found, args=args)
         yield browser
         browser.close()
+    finally:
+        started.stop()
 
 
 @pytest.fixture(scope="session")
