@@ -139,7 +139,8 @@ async def test_kill_9_of_the_whole_runtime(box: Box, door: Door, model: Scripted
         os.kill(pid, signal.SIGKILL)
     await box.process.wait()
     await box.start()
-    assert (await door.ended(turn)).outcome == "completed"
+    ended = await door.ended(turn)
+    assert ended.outcome == "completed", ended
     assert not door.faults
     assert len(door.of("turn.resumed", turn)) == 1 and len(door.of("turn.ended", turn)) == 1
     (finished,) = door.of("tool.finished", turn)
