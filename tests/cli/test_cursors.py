@@ -26,3 +26,10 @@ def test_a_place_that_can_not_be_kept_is_a_word_and_no_failure(tmp_path: Path) -
 def test_without_a_data_folder_nothing_is_kept(tmp_path: Path) -> None:
     assert cursors.keep(tmp_path / "nowhere", "ses_1", 7) is None
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_all_are_forgotten_when_the_database_is_put_back(tmp_path: Path) -> None:
+    cursors.forget(tmp_path)  # there are none yet
+    cursors.keep(tmp_path, "ses_1", 7)
+    cursors.forget(tmp_path)
+    assert cursors.read(tmp_path) == {}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from openinspect.cli import cursors
 from openinspect.protocol.events import TurnEnded
 from openinspect.testing.running_server import RunningServer, running_server
 from openinspect.testing.sandbox_double import Behaviour, DoubleProvider, SandboxDouble
@@ -125,3 +126,23 @@ async def test_attaching_where_nothing_runs_says_so_and_how_to_leave(
         code, left = await _ended(process)
         assert code == 130
         assert f"sessions attach {session_id}" in left
+
+
+async def test_attaching_after_a_backup_was_restored_shows_the_log_from_its_beginning(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path, provider=_provider(tmp_path)) as server:
+        session_id = (await server.http.post("/api/sessions", json={})).json()["id"]
+        here = tmp_path / "here"
+        here.mkdir()
+        cursors.keep(here, session_id, 1_000_000)
+        process = await _begin(server, here, "sessions", "attach", session_id, "--json")
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            first = json.loads(await process.stdout.readline())
+        assert (first["seq"], first["body"]["kind"]) == (1, "session.created")
+        process.send_signal(signal.SIGINT)
+        code, left = await _ended(process)
+        assert code == 130
+        assert "a backup was restored" in left
+        assert cursors.read(here) == {session_id: 1}

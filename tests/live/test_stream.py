@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import orjson
@@ -16,7 +17,9 @@ import websockets
 from openinspect.api import stream_routes
 from openinspect.identity import credentials, people
 from openinspect.live import hub
+from openinspect.live.watch import follow
 from openinspect.protocol import events as e
+from openinspect.protocol.stream import Cursor
 from openinspect.testing.running_server import RunningServer, running_server
 from openinspect.testing.sandbox_double import DoubleProvider, SandboxDouble
 
@@ -130,6 +133,62 @@ async def test_a_watcher_that_does_not_read_is_cut_off_and_can_resume(
         async with server.watch(session_id, resumed_from) as again:
             await again.until_synced(30)
             assert again.seq == (await server.get(f"/sessions/{session_id}"))["head"]
+
+
+@pytest.mark.parametrize("after", [2, 1_000_000, 2**62])
+async def test_a_cursor_beyond_the_log_begins_anew(database_url: str, tmp_path: Path, after: int) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id = (await server.session())["id"]
+        async with server.watch(session_id, after, {"p1": 5}) as watching:
+            assert await watching.next() == {"type": "reset", "head": 1}
+            watching.seq = 0
+            await watching.until_synced()
+            assert (watching.seq, watching.synced) == (1, 1)
+            await server.http.patch(f"/api/sessions/{session_id}", json={"title": "Seen"})
+            assert (await watching.until("session.titled"))["title"] == "Seen"
+
+
+@pytest.mark.parametrize("by_header", [False, True])
+async def test_a_cursor_beyond_the_log_begins_anew_for_curl(
+    database_url: str, tmp_path: Path, by_header: bool
+) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id = (await server.session())["id"]
+        asked: dict[str, Any] = (
+            {"headers": {"last-event-id": "1000000"}} if by_header else {"params": {"after": "1000000"}}
+        )
+        told: list[str] = []
+        async with (
+            asyncio.timeout(15),
+            server.http.stream("GET", f"/api/sessions/{session_id}/stream", **asked) as answer,
+        ):
+            async for line in answer.aiter_lines():
+                if line.startswith(("id:", "event:")):
+                    told.append(line)
+                if line == "event: synced":
+                    await server.http.patch(f"/api/sessions/{session_id}", json={"title": "Seen"})
+                if "id: 2" in told:
+                    break
+        told = [line for line in told if line != "event: presence"]
+        assert told[:5] == ["id: 0", "event: reset", "id: 1", "event: events", "event: synced"]
+
+
+async def test_a_cursor_ahead_of_this_process_alone_is_no_other_history(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id = (await server.session())["id"]
+        for title in ("one", "two"):
+            await server.http.patch(f"/api/sessions/{session_id}", json={"title": title})
+        services = server.wiring.services
+        behind = hub.Channel(session_id, 1, services.read)
+        async with contextlib.aclosing(
+            follow(behind, hub.Watcher(), Cursor(after=2), services.read)
+        ) as messages:
+            assert orjson.loads(await anext(messages)) == {"type": "synced", "head": 2}
+            behind.moved(3)
+            told = orjson.loads(await asyncio.wait_for(anext(messages), 10))
+            assert [event["seq"] for event in told["events"]] == [3]
 
 
 async def test_a_ticket_works_once_and_for_one_session(database_url: str, tmp_path: Path) -> None:

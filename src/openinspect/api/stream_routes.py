@@ -224,6 +224,7 @@ async def stream_events(
     last_event_id: Annotated[str | None, Header(max_length=32)] = None,
 ) -> StreamingResponse:
     """The same as server-sent events, for curl: `events`, `deltas`, `synced`, `presence`. `Last-Event-ID` (or `after`) is the cursor.
+    One beyond the log's end is of another history (a backup was restored): `reset` comes first, then all events from 1.
     The last one is `resume`, or `closed` with the WebSocket's code and reason."""
     if last_event_id is not None and last_event_id.isdecimal():
         after = int(last_event_id)
@@ -286,7 +287,13 @@ async def _sse(
             told_now, pending = pending, None
             message = told_now.result()
             told = orjson.loads(message)
-            mark = b"id: %d\n" % told["events"][-1]["seq"] if told["type"] == "events" else b""
+            match told["type"]:
+                case "events":
+                    mark = b"id: %d\n" % told["events"][-1]["seq"]
+                case "reset":
+                    mark = b"id: 0\n"  # who is cut off here must not come back with the cursor that was wrong
+                case _:
+                    mark = b""
             yield mark + b"event: " + told["type"].encode() + b"\ndata: " + message + b"\n\n"
     except TooSlow:
         yield b'event: resume\ndata: {"reason":"resume from your cursor"}\n\n'

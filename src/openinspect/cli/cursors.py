@@ -1,7 +1,7 @@
 """Where one left each session, in ``cli-cursors.json`` in the data folder, so that ``sessions attach`` goes on from there.
 
 It is a convenience: without a data folder here (the server is elsewhere) nothing is kept, and of two commands that end at the same moment
-one may be forgotten. Then ``attach`` shows a little more than is new. Nothing here fails a command.
+one may be forgotten. Then ``attach`` shows a little more than is new. ``db restore`` forgets all. Nothing here fails a command.
 """
 
 from __future__ import annotations
@@ -45,3 +45,9 @@ def keep(folder: Path, session_id: str, seq: int) -> str | None:
             Path(fresh).unlink()
         return error.strerror or type(error).__name__
     return None
+
+
+def forget(folder: Path) -> None:
+    """Forget all of them: the database was put back, and its logs are not the ones that were shown."""
+    with contextlib.suppress(OSError):
+        (folder / _FILE).unlink()

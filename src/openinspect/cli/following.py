@@ -1,4 +1,8 @@
-"""Following a session: its stream, over lost connections, as a transcript; and what the session has left in the end."""
+"""Following a session: its stream, over lost connections, as a transcript; and what the session has left in the end.
+
+A server that was started anew has another token, perhaps another port: after a lost connection, or a refused token, its record is read again.
+What can't be reached for ``_MOST_FAILURES`` tries in a row, some five minutes, ends the command.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,15 @@ import typer
 from openinspect.problems import Unavailable
 
 from . import cursors
-from .client import Client
+from .client import ApiError, Client
 from .console import error_console, out, settings
 from .text import one_line, program
 from .transcript import Transcript
 
 _RECONNECT_SECONDS = (0.2, 0.5, 1, 2, 5)
+_MOST_FAILURES = 60
+_AWAY = (502, 503, 504)
+"""How a proxy, or the server itself, says that something behind it does not answer."""
 
 
 def link(api: Client, session_id: str) -> str:
@@ -50,6 +57,13 @@ def follow_session(
                 with api.stream(session_id, transcript.seq) as messages:
                     for message in messages:
                         failures = 0
+                        if message["type"] == "reset":
+                            transcript.close()
+                            error_console().print(
+                                "This session's log is not the one that was followed before (a backup was restored): it is shown from its beginning.",
+                                style="yellow",
+                            )
+                            transcript = Transcript(out(), session_id, verbose=verbose)
                         _show(transcript, message, as_json)
                         if until is not None and until in transcript.ended:
                             break
@@ -75,6 +89,18 @@ def follow_session(
         transcript.close()
         _keep_cursor(session_id, transcript.seq)
     return transcript
+
+
+def _passes(problem: ApiError, api: Client) -> bool:
+    """Whether asking again may help: the server is away, or one that was started anew knows the token no more."""
+    if problem.status in _AWAY:
+        return True
+    if problem.status != 401:
+        return False
+    try:
+        return api.look_again()
+    except Unavailable:
+        return True  # it ends, or it is not yet there again
 
 
 def exit_as(transcript: Transcript, prompt_id: str) -> None:

@@ -20,6 +20,7 @@ from rich.text import Text
 from openinspect.problems import Conflict, Unavailable
 from openinspect.settings import Settings
 
+from . import cursors
 from .client import Client, ServerRecord, process_started, read_record, remove_record, write_record
 from .console import ask, client, error_console, out, settings
 from .references import KEY_REMEDY
@@ -376,4 +377,5 @@ def restore(
             await read_backup(url, file)
 
     asyncio.run(run())
+    cursors.forget(settings().data_dir)
     out().print("Restored.")

@@ -2,6 +2,9 @@
 
 ``follow`` yields encoded messages of ``protocol.stream``. It ends when the watcher is cut off: with ``SessionGone`` when the session was deleted, else
 with ``TooSlow``; the caller closes the connection.
+
+A cursor may be ahead of this process, which learns a moment later what another has appended. One ahead of the log itself is of another history:
+the watcher is told so (``Reset``), and gets all of this one.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from openinspect.protocol.frames import Delta
-from openinspect.protocol.stream import Cursor, Synced
+from openinspect.protocol.stream import Cursor, Reset, Synced
 from openinspect.sessions.log import SessionGone
 
 from .hub import Channel, Reader, Watcher, deltas_message, events_message
@@ -27,6 +30,9 @@ async def follow(
     """Replay after the cursor, then live. ``watcher`` has not joined the channel yet; it leaves it when this ends."""
     head, parts = channel.join(watcher)
     try:
+        if cursor.after > head and not await read(channel.session_id, cursor.after - 1, 1):
+            cursor = Cursor()
+            yield Reset(head=head).model_dump_json().encode()
         sent = cursor.after
         while sent < head:
             events = await read(channel.session_id, sent, min(PAGE, head - sent))

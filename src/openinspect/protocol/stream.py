@@ -5,6 +5,8 @@ The order of things
     2. The server sends the events after the cursor in pages (``EventsMessage``), then the parts that are being written now
        (``DeltasMessage`` from the offset that the cursor names for that part, else 0), then ``Synced``; from then on what happens, as it happens.
        Nothing is left out between replay and live and nothing comes twice: a watcher that meets a seq at or below its own has found a bug.
+       A cursor beyond the log's end is of another history (the database was put back to a backup): then ``Reset`` comes first, the watcher
+       drops what it has, and the events follow from 1.
     3. A delta carries where it begins in its part; the whole part's event (same ``part_id``) replaces it.
     4. A watcher that is too slow gets ``Resume`` and is closed with 4429: it opens again from its cursor.
     5. Each side sends ``Ping`` when it has said nothing for 15 s; silence of 45 s ends the connection.
@@ -63,6 +65,14 @@ class Synced(Message):
     head: int
 
 
+class Reset(Message):
+    """The cursor lies beyond the log: what the watcher has is not this log's. All of it follows, from 1."""
+
+    type: Literal["reset"] = "reset"
+    head: int
+    """Seq of the newest event that there is."""
+
+
 class Presence(Message):
     user_id: Id
     name: str
@@ -82,7 +92,8 @@ class Resume(Message):
 
 FromWatcher = Annotated[Open | Here | Ping, Field(discriminator="type")]
 ToWatcher = Annotated[
-    EventsMessage | DeltasMessage | Synced | PresenceMessage | Resume | Ping, Field(discriminator="type")
+    EventsMessage | DeltasMessage | Synced | Reset | PresenceMessage | Resume | Ping,
+    Field(discriminator="type"),
 ]
 
 from_watcher = TypeAdapter[FromWatcher](FromWatcher)

@@ -455,6 +455,7 @@ export type paths = {
         /**
          * Stream Events
          * @description The same as server-sent events, for curl: `events`, `deltas`, `synced`, `presence`. `Last-Event-ID` (or `after`) is the cursor.
+         *     One beyond the log's end is of another history (a backup was restored): `reset` comes first, then all events from 1.
          *     The last one is `resume`, or `closed` with the WebSocket's code and reason.
          */
         get: operations["stream_events_api_sessions__session_id__stream_get"];
@@ -1555,6 +1556,19 @@ export type components = {
             /** Origin Url */
             origin_url: string | null;
         };
+        /**
+         * Reset
+         * @description The cursor lies beyond the log: what the watcher has is not this log's. All of it follows, from 1.
+         */
+        Reset: {
+            /** Head */
+            head: number;
+            /**
+             * @description discriminator enum property added by openapi-typescript
+             * @enum {string}
+             */
+            type: "reset";
+        };
         /** Resume */
         Resume: {
             /** Reason */
@@ -2047,7 +2061,7 @@ export type components = {
              */
             truncated: boolean;
         };
-        ToWatcher: components["schemas"]["EventsMessage"] | components["schemas"]["DeltasMessage"] | components["schemas"]["Synced"] | components["schemas"]["PresenceMessage"] | components["schemas"]["Resume"] | components["schemas"]["Ping"];
+        ToWatcher: components["schemas"]["EventsMessage"] | components["schemas"]["DeltasMessage"] | components["schemas"]["Synced"] | components["schemas"]["Reset"] | components["schemas"]["PresenceMessage"] | components["schemas"]["Resume"] | components["schemas"]["Ping"];
         /** TurnFinished */
         TurnFinished: {
             /** Cost Usd */

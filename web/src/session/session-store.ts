@@ -217,10 +217,21 @@ export class SessionStore {
         },
         onPresence: (people) => this.set({ people }),
         onConnection: (connection) => this.set({ connection }),
+        onReset: () => this.beginAnew(),
         parts: () => this.timeline.partLengths(),
       },
     );
     this.stream.start();
+  }
+
+  /** The server's log is not the one that we have: a backup was restored. */
+  private beginAnew(): void {
+    this.stop();
+    this.timeline = new Timeline();
+    this.folded.clear();
+    this.known.clear();
+    void queries.invalidateQueries();
+    void this.start();
   }
 
   private take(events: LogEvent[]): void {

@@ -29,6 +29,7 @@ function setUp(after = 0, ticket: () => Promise<string> = () => Promise.resolve(
   const connections: Connection[] = [];
   let parts: Record<string, number> = {};
   let fits = true;
+  let resets = 0;
   const deltas: Delta[] = [];
   const stream = new SessionStream(
     {
@@ -48,6 +49,7 @@ function setUp(after = 0, ticket: () => Promise<string> = () => Promise.resolve(
       },
       onPresence: () => undefined,
       onConnection: (connection) => connections.push(connection),
+      onReset: () => (resets += 1),
       parts: () => parts,
     },
   );
@@ -59,6 +61,7 @@ function setUp(after = 0, ticket: () => Promise<string> = () => Promise.resolve(
     deltas,
     setParts: (value: Record<string, number>) => (parts = value),
     setFits: (value: boolean) => (fits = value),
+    resets: () => resets,
     newest: () => sockets.at(-1)!,
     open: async () => {
       await vi.advanceTimersByTimeAsync(0);
@@ -88,6 +91,19 @@ describe("SessionStream", () => {
     newest().tell({ type: "events", events: [event(1), event(2), event(3), event(4)] });
     newest().tell({ type: "events", events: [event(4), event(5)] });
     expect(seqs).toEqual([3, 4, 5]);
+  });
+
+  it("stops and says so when its cursor is of another log", async () => {
+    const { stream, open, newest, seqs, sockets, connections, resets } = setUp(70);
+    stream.start();
+    await open();
+    newest().tell({ type: "reset", head: 2 });
+    newest().tell({ type: "events", events: [event(1), event(2)] });
+    expect(resets()).toBe(1);
+    expect(seqs).toEqual([]);
+    expect(sockets).toHaveLength(1);
+    expect(sockets[0]!.closed).toBe(true);
+    expect(connections.at(-1)).toEqual({ state: "ended", because: "stopped" });
   });
 
   it("resumes from its cursor when a seq is missing", async () => {

@@ -8,7 +8,8 @@
  *                        └───── waiting ◀─────┘        ended: the session was deleted, or nobody is signed in
  *
  * Silence of 45 s counts as lost; we say something every 15 s ourselves. A seq that leaves a gap or a delta that begins beyond what we have
- * makes the stream resume from its cursor: the truth is the log, never the socket.
+ * makes the stream resume from its cursor: the truth is the log, never the socket. A log that ends before our cursor is another one
+ * (the server's database was put back): the stream stops, and whoever started it loads the session anew.
  */
 import { ApiProblem } from "@/api/problem";
 import type { Delta, FromWatcher, Here, LogEvent, Presence, ToWatcher } from "@/api/types";
@@ -34,6 +35,8 @@ export type StreamHandlers = {
   onDeltas(deltas: Delta[]): boolean;
   onPresence(people: Presence[]): void;
   onConnection(connection: Connection): void;
+  /** What we have is not of this log. The stream has stopped. */
+  onReset(): void;
   /** Code points that we have of each part that is being written. */
   parts(): Record<string, number>;
 };
@@ -154,6 +157,9 @@ export class SessionStream {
         this.become({ state: "live" });
         if (this.here) this.send(this.here);
         return;
+      case "reset":
+        this.stop();
+        return this.handlers.onReset();
       case "presence":
         return this.handlers.onPresence(message.people);
       case "resume":
