@@ -79,8 +79,13 @@ def remove_record(settings: Settings) -> None:
 
 
 class Client:
-    def __init__(self, url: str, token: str) -> None:
-        self.url = url
+    def __init__(self, url: str, token: str, folder: Settings | None = None) -> None:
+        """``folder``: the settings whose data folder's server this is; without, it is one elsewhere."""
+        self._folder = folder
+        self._open(url, token)
+
+    def _open(self, url: str, token: str) -> None:
+        self.url, self._token = url, token
         self._http = httpx2.Client(
             base_url=url,
             headers={"authorization": f"Bearer {token}", "user-agent": "openinspect-cli"},
@@ -89,6 +94,20 @@ class Client:
 
     def close(self) -> None:
         self._http.close()
+
+    def look_again(self) -> bool:
+        """Whether the server has been started anew, on another port or with another token: calls go there from now on.
+
+        Raises ``Unavailable`` when none runs on the data folder at the moment.
+        """
+        if self._folder is None:
+            return False
+        record = _running(self._folder)
+        if (record.url, record.token) == (self.url, self._token):
+            return False
+        self._http.close()
+        self._open(record.url, record.token)
+        return True
 
     def call(
         self, method: str, path: str, body: Any = None, *, seconds: float | None = None, **params: Any
@@ -195,6 +214,11 @@ def connect(settings: Settings) -> Client:
                 f"Make one where the server runs, `{program()} tokens create NAME`, or in the page's settings; then: export OPENINSPECT_TOKEN=…",
             )
         return Client(url.rstrip("/"), token)
+    record = _running(settings)
+    return Client(record.url, record.token, settings)
+
+
+def _running(settings: Settings) -> ServerRecord:
     record = read_record(settings)
     if record is None:
         raise Unavailable(
@@ -202,4 +226,4 @@ def connect(settings: Settings) -> Client:
             f"No server runs on the data folder {settings.data_dir}.",
             "Start one with `openinspect up`, or name another by OPENINSPECT_DATA_DIR or OPENINSPECT_URL.",
         )
-    return Client(record.url, record.token)
+    return record

@@ -39,7 +39,7 @@ def run_demo(*, keep: bool) -> None:
         record = start_detached(environment={} if keyed else {"OPENINSPECT_SCRIPTED_MODEL": "demo"})
     else:
         _step(f"A server runs already, at {record.url}")
-    api = Client(record.url, record.token)
+    api = Client(record.url, record.token, chosen)
     server = api.get("/me")["server"]
     _check_model(api, server, keyed)
 

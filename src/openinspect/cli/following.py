@@ -54,8 +54,12 @@ def follow_session(
             error_console().print(note, style="yellow")
         while until is None or until not in transcript.ended:
             try:
+                if failures:
+                    api.look_again()
                 with api.stream(session_id, transcript.seq) as messages:
                     for message in messages:
+                        if failures:
+                            error_console().print("Connected again.", style="yellow")
                         failures = 0
                         if message["type"] == "reset":
                             transcript.close()
@@ -67,16 +71,18 @@ def follow_session(
                         _show(transcript, message, as_json)
                         if until is not None and until in transcript.ended:
                             break
-            except Unavailable as problem:
+            except (Unavailable, ApiError) as problem:
+                if isinstance(problem, ApiError) and not _passes(problem, api):
+                    raise
                 if failures == 0:
                     error_console().print(
                         f"The connection was lost ({problem.code}); the work goes on. Connecting again …",
                         style="yellow",
                     )
-                time.sleep(_RECONNECT_SECONDS[min(failures, len(_RECONNECT_SECONDS) - 1)])
                 failures += 1
-                if failures > 60:
+                if failures > _MOST_FAILURES:
                     raise
+                time.sleep(_RECONNECT_SECONDS[min(failures, len(_RECONNECT_SECONDS)) - 1])
     except KeyboardInterrupt:
         transcript.close()
         error_console().print(

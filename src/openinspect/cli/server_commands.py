@@ -79,7 +79,7 @@ def _with(base: Settings, host: str | None, port: int | None) -> Settings:
 
 
 def _say_where(record: ServerRecord) -> None:
-    api = Client(record.url, record.token)
+    api = Client(record.url, record.token, settings())
     out().print(f"Open-Inspect runs at {record.url}")
     out().print(f"Sign in: {signin_link(api)}")
     out().print(f"         ({ONCE}; `{program()} signin` prints another)")
