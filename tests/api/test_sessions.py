@@ -28,3 +28,25 @@ async def test_more_sessions_than_connections_are_created_on_a_branch_at_once(
         assert [answer.status_code for answer in answers] == [201] * 12
         none = await server.http.post("/api/sessions", json={"targets": [{**target, "branch": "nowhere"}]})
         assert (none.status_code, none.json()["error"]["code"]) == (404, "branch_not_found")
+
+
+async def test_a_request_id_makes_one_session_and_can_not_be_used_for_another(
+    database_url: str, tmp_path: Path
+) -> None:
+    asked = {"title": "One", "client_request_id": "k", "prompt": {"text": "Do it", "client_request_id": "p"}}
+    async with running_server(database_url, tmp_path, jobs=False) as server:
+        first, *again = await asyncio.gather(
+            *(server.http.post("/api/sessions", json=asked) for _ in range(4))
+        )
+        assert first.status_code == 201, first.text
+        assert [(one.status_code, one.json()["id"]) for one in again] == [(201, first.json()["id"])] * 3
+        for other in (
+            {"prompt": {"text": "Do something else"}},
+            {"title": "Two"},
+            {"prompt": None},
+            {"effort": "high"},
+        ):
+            refused = await server.http.post("/api/sessions", json={**asked, **other})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "request_id_reused"), other
+        only = (await server.get("/sessions", q="One"))["items"]
+        assert [one["id"] for one in only] == [first.json()["id"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal
 
 import orjson
@@ -91,6 +92,7 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
             model=model.id,
             effort=body.effort,
             client_request_id=body.client_request_id,
+            fingerprint=_fingerprint(body),
         )
         if created.id is None:
             raise SessionGone  # made by the same request before, and deleted since
@@ -109,6 +111,12 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
     if created.row is None or body.prompt is not None:
         return await _detail(services, created.id)
     return new_session(created.row, owner, created.targets)
+
+
+def _fingerprint(body: NewSession) -> str:
+    """Stands for what is asked for, without the ids of the requests."""
+    asked = body.model_dump(mode="json", exclude={"client_request_id": True, "prompt": {"client_request_id"}})
+    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 async def _branch_exists(services: Services, repository: RowMapping, branch: str) -> None:

@@ -141,6 +141,7 @@ sessions = Table(
     ),  # place of the next prompt in the queue
     Column("cost_usd", Numeric(12, 6), nullable=False, server_default="0"),
     Column("client_request_id", Text),
+    Column("fingerprint", Text),  # sha256 of what that request asked for; None: made before it was kept
     _now("created_at"),
     _now("updated_at"),
     _time("archived_at"),

@@ -77,13 +77,15 @@ async def create(
     model: str,
     effort: str | None,
     client_request_id: str | None = None,
+    fingerprint: str | None = None,
 ) -> Created:
-    """A new session. Raises ``NotFound``, ``Invalid``."""
+    """A new session, or the one that the same request made before. ``fingerprint`` stands for all that the request asks for: the same request id
+    with another is refused. Raises ``NotFound``, ``Invalid``, ``Conflict``."""
     connection = transaction.connection
     chosen = find(model)
     effort = check_effort(chosen, effort)
     if client_request_id is not None:
-        earlier = await _by_request(transaction, owner, client_request_id)
+        earlier = await _by_request(transaction, owner, client_request_id, fingerprint)
         if earlier is not None:
             return Created(earlier, None, [])
     session_id = new_id("ses")
@@ -120,13 +122,14 @@ async def create(
             model=chosen.id,
             effort=effort,
             client_request_id=client_request_id,
+            fingerprint=fingerprint,
         )
         .on_conflict_do_nothing()
         .returning(sessions)
     )
     row = added.mappings().one_or_none()
     if row is None:  # the same request came twice at the same time, and the other was first
-        return Created(await _by_request(transaction, owner, client_request_id), None, [])
+        return Created(await _by_request(transaction, owner, client_request_id, fingerprint), None, [])
     if rows:
         await connection.execute(insert(session_targets), rows)
     await transaction.append(
@@ -150,12 +153,24 @@ async def create(
     return Created(session_id, row, rows)
 
 
-async def _by_request(transaction: Transaction, owner: Person, client_request_id: str | None) -> str | None:
-    return await transaction.connection.scalar(
-        select(sessions.c.id).where(
+async def _by_request(
+    transaction: Transaction, owner: Person, client_request_id: str | None, fingerprint: str | None
+) -> str | None:
+    found = await transaction.connection.execute(
+        select(sessions.c.id, sessions.c.fingerprint).where(
             sessions.c.owner_id == owner.id, sessions.c.client_request_id == client_request_id
         )
     )
+    row = found.one_or_none()
+    if row is None:
+        return None
+    if row.fingerprint not in (None, fingerprint):
+        raise Conflict(
+            "request_id_reused",
+            "This request id was used for another session.",
+            "Use a new request id for new content.",
+        )
+    return row.id
 
 
 async def get_locked(transaction: Transaction, session_id: str) -> RowMapping:
