@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import hashlib
 import os
 import socket
+import struct
 import sys
 import tempfile
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +28,8 @@ from starlette.requests import Request
 from starlette.routing import Mount
 
 from openinspect.forges.contract import GitBackend, LocalGitBackend, UpstreamGitBackend
+from openinspect.forges.local import git as local_git
+from openinspect.forges.local.place import locate
 from openinspect.gateway.git import GitDenied, GitDoor, GitGrant, Limits, RepositoryGrant
 from openinspect.gateway.git_policy import Refusal
 from openinspect.testing.repositories import SampleRepository, git
@@ -381,6 +386,76 @@ async def test_a_folder_that_is_gone_is_said_with_a_remedy(tmp_path: Path) -> No
         async with httpx2.AsyncClient() as client:
             answer = await client.get(f"{door.url}/repo/info/refs?service=git-upload-pack")
     assert answer.status_code == 502 and "There is no folder" in answer.text
+
+
+def bomb(size: int, copies: int) -> tuple[str, bytes]:
+    """A commit with a file of ``size`` × ``copies`` bytes, and the small pack that holds it: the file is a delta that copies one block again and again."""
+
+    def named(kind: bytes, body: bytes) -> bytes:
+        return hashlib.sha1(kind + b" %d\0" % len(body) + body).digest()
+
+    def number(value: int) -> bytes:
+        out = b""
+        while value > 0x7F:
+            out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
+        return out + bytes([value])
+
+    def entry(kind: int, length: int, payload: bytes) -> bytes:
+        first, length = kind << 4 | length & 15, length >> 4
+        return bytes([first | 0x80]) + number(length) + payload if length else bytes([first]) + payload
+
+    assert size & 0xFF00FFFF == 0  # then two bytes say how much is copied
+    block = bytes(size)
+    delta = number(size) + number(size * copies) + bytes([0xC0, size >> 16]) * copies
+    tree = b"100644 big\0" + named(b"blob", block * copies)
+    commit = b"tree " + named(b"tree", tree).hex().encode()
+    commit += b"\nauthor A <a@example.com> 1 +0000\ncommitter A <a@example.com> 1 +0000\n\nBig\n"
+    pack = b"PACK" + struct.pack(">II", 2, 4)
+    pack += entry(1, len(commit), zlib.compress(commit)) + entry(2, len(tree), zlib.compress(tree))
+    pack += entry(3, size, zlib.compress(block))
+    pack += entry(7, len(delta), named(b"blob", block) + zlib.compress(delta))
+    return named(b"commit", commit).hex(), pack + hashlib.sha1(pack).digest()
+
+
+@pytest.mark.parametrize(("unpack", "bound"), [("100", "alloc"), ("1", "alloc"), ("100", "data")])
+async def test_a_small_pack_whose_object_is_large_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unpack: str, bound: str
+) -> None:
+    """By the program that unpacks small packs, and by the one that keeps them whole."""
+    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
+    origin.git("config", "receive.unpackLimit", unpack)
+    head, pack = bomb(1 << 20, 200)
+    assert len(pack) < 16_384
+    line = f"{NONE} {head} refs/heads/{BRANCH}\0report-status side-band-64k".encode()
+    body = pkt_line(line) + b"0000" + pack
+    if bound == "alloc":
+        lowered = {**local_git._ENVIRONMENT, "GIT_ALLOC_LIMIT": str(100 << 20)}
+        monkeypatch.setattr(local_git, "_ENVIRONMENT", lowered)
+    else:
+        monkeypatch.setattr(local_git, "MOST_DATA", 150 << 20)
+    async with serving() as door, httpx2.AsyncClient(timeout=30) as client:
+        door.repositories["repo"] = RepositoryGrant(LocalGitBackend(path=origin.path), BRANCH)
+        answer = await client.post(f"{door.url}/repo/git-receive-pack", content=body)
+        assert answer.status_code == 200
+        said = answer.content
+        assert b"for one object of a push" in said and b"Do this instead: leave that file out" in said
+        assert b"unpack ok" not in said and b"ng refs/heads/" in said and said.endswith(b"0000")
+        assert door.pushed == []
+    objects = origin.path / ".git" / "objects"
+    assert list(objects.glob("tmp_objdir-*")) == [] and not (objects / head[:2] / head[2:]).exists()
+    assert list((objects / "pack").glob("*")) == [] and size_of(origin) < 1 << 20
+
+
+async def test_git_has_bounds_and_is_ended_before_the_server(tmp_path: Path) -> None:
+    origin = SampleRepository.create(tmp_path / "origin", {"a": "1"})
+    command = local_git.Git(locate(origin.path)).in_repository(["cat-file", "--batch"])
+    async with local_git.running(command) as process:
+        await until(lambda: psutil.Process(process.pid).name() == "git")
+        seen = psutil.Process(process.pid)
+        assert seen.rlimit(psutil.RLIMIT_DATA) == (local_git.MOST_DATA,) * 2
+        assert seen.rlimit(psutil.RLIMIT_CPU) == (local_git.MOST_CPU_SECONDS,) * 2
+        more = await asyncio.to_thread(Path(f"/proc/{process.pid}/oom_score_adj").read_text)
+        assert int(more) == 500
 
 
 def git_processes() -> list[str]:

@@ -2,7 +2,8 @@
 
 They run hardened and as the repository's owner (``forges.local.git``), in a process group that is killed when the exchange ends in any way; a push's may
 first remove what it has taken in. Which pushed
-refs git has accepted is read from the refs afterwards, also when the client went away in between.
+refs git has accepted is read from the refs afterwards, also when the client went away in between. A push whose objects need more memory than git may have
+(``forges.local.git``) is refused by git, which keeps nothing of it; what that means is added here to git's words.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from dulwich.protocol import pkt_line
 from ..forges.contract import COMMITTER, GitBackend, LocalGitBackend
 from ..forges.errors import ForgeUnavailable
 from ..forges.local.git import (
+    LARGEST_ALLOCATION,
     NOT_READING,
     SHOWN_REFS,
     Git,
@@ -38,6 +41,11 @@ Told = Callable[[str, str, str], Awaitable[None]]
 
 _PIECE = 64 * 1024
 _TIDY_SECONDS = 10.0
+_NO_MEMORY = re.compile(rb"attempting to allocate \d+ over limit|Out of memory|out of memory")
+_NO_MEMORY_SAID = (
+    f"Open-Inspect: git may take {LARGEST_ALLOCATION >> 20} MiB for one object of a push, and an object of this push needs more. Nothing of it was kept.",
+    "Do this instead: leave that file out of the commits (git rm --cached FILE, git commit --amend), then push.",
+)
 _MEMORY = ("pack.threads=2", "pack.windowMemory=64m", "pack.deltaCacheSize=64m", "core.bigFileThreshold=32m")
 _UPLOAD = (
     *(f"uploadpack.hideRefs={ref}" for ref in SHOWN_REFS),
@@ -122,7 +130,10 @@ class LocalService:
             async with running(command) as process:
 
                 async def work() -> None:
-                    await self._stream(exchange, process, "application/x-git-receive-pack-result", git)
+                    said = _Explained() if b"side-band-64k" in push.capabilities else None
+                    await self._stream(
+                        exchange, process, "application/x-git-receive-pack-result", git, said=said
+                    )
 
                 try:
                     await self._feed(process, push.encode(), pack)
@@ -165,8 +176,9 @@ class LocalService:
         git: Git,
         *,
         head: bytes = b"",
+        said: _Explained | None = None,
     ) -> None:
-        """Git's output to the client. Raises ``ForgeUnavailable`` when git failed before it said anything."""
+        """Git's output to the client, by way of ``said``. Raises ``ForgeUnavailable`` when git failed before it said anything."""
         assert process.stdout is not None and process.stderr is not None
         errors = asyncio.create_task(tail(process.stderr))
         try:
@@ -174,7 +186,9 @@ class LocalService:
                 if not exchange.started:
                     await exchange.start(200, content_type)
                     piece = head + piece
-                await exchange.write(piece)
+                await exchange.write(said.through(piece) if said else piece)
+            if said:
+                await exchange.write(said.rest())
             async with asyncio.timeout(self._idle_seconds):
                 code = await process.wait()
                 stderr = await errors
@@ -197,6 +211,27 @@ class LocalService:
     async def _read(self, stream: asyncio.StreamReader) -> bytes:
         async with asyncio.timeout(self._idle_seconds):
             return await stream.read(_PIECE)
+
+
+class _Explained:
+    """Receive-pack's output on its way: when it tells of too little memory, what that means is said before its last packet."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._seen = b""
+        self._no_memory = False
+
+    def through(self, piece: bytes) -> bytes:
+        self._no_memory = self._no_memory or _NO_MEMORY.search(self._seen + piece) is not None
+        self._seen = (self._seen + piece)[-100:]
+        whole = self._held + piece
+        self._held = whole[-4:]
+        return whole[:-4]
+
+    def rest(self) -> bytes:
+        if self._held != b"0000" or not self._no_memory:
+            return self._held
+        return b"".join(pkt_line(b"\x02" + line.encode() + b"\n") for line in _NO_MEMORY_SAID) + self._held
 
 
 def _git(backend: GitBackend) -> Git:

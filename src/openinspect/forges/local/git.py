@@ -9,6 +9,10 @@ Two ways to run, by what is asked:
 
 Git runs in a process group of its own, and becomes the repository's owner by ``setpriv`` rather than by the ``user=`` of a subprocess: it
 also gives up capabilities and forbids new privileges, and its words can be handed on to a git that starts another one.
+
+What git reads may come from a sandbox, and 16 KB of a pack can claim an object of 3 GB. So every git allocates at most ``LARGEST_ALLOCATION`` at once and
+``MOST_DATA`` together (``prlimit --data``, which counts no mapped packs, as a bound on its address space would; where a repository needs more, git says that it
+is out of memory), computes for ``MOST_CPU_SECONDS`` at most, and is what the kernel ends first when the host's memory runs out.
 """
 
 from __future__ import annotations
@@ -31,6 +35,13 @@ from .clean_dir import clean_git_dir
 from .place import Owner, Place
 
 MAX_OUTPUT = 16 * 1024 * 1024
+LARGEST_ALLOCATION = 512 * 1024 * 1024
+"""As much as git takes at once for a large file that it treats as text; larger ones it streams (``core.bigFileThreshold``)."""
+MOST_DATA = 2 * 1024 * 1024 * 1024
+"""Of each of git's processes, in bytes."""
+MOST_CPU_SECONDS = 1800
+_ENDED_FIRST = 500
+"""``oom_score_adj`` of git: 0 is the server, 1000 the most."""
 
 HARDENING: tuple[str, ...] = (
     "core.hooksPath=/dev/null",
@@ -76,6 +87,7 @@ _ENVIRONMENT: Mapping[str, str] = {
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_NO_LAZY_FETCH": "1",  # a promisor remote's URL or upload-pack command would be run
     "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_ALLOC_LIMIT": str(LARGEST_ALLOCATION),
 }
 
 _URL_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/\s@]*@")
@@ -98,10 +110,10 @@ class GitCommand(NamedTuple):
 
 @cache
 def program(name: str) -> str:
-    """Absolute path of ``git`` or ``setpriv``, looked up once. Raises ``ForgeUnavailable`` when it is not installed."""
+    """Absolute path of ``git``, ``setpriv`` or ``prlimit``, looked up once. Raises ``ForgeUnavailable`` when it is not installed."""
     found = shutil.which(name, path=_ENVIRONMENT["PATH"]) or shutil.which(name)
     if found is None:
-        package = "util-linux" if name == "setpriv" else name
+        package = name if name == "git" else "util-linux"
         raise ForgeUnavailable(
             f"{name} is not installed on the server", f"Install it: `apt-get install {package}`."
         )
@@ -217,8 +229,9 @@ class Git:
 async def running(
     command: GitCommand, *, stdin: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The started process; when the block is left, however that happens, its whole group is dead and reaped."""
+    """The started process, with the bounds on its memory and computing time; when the block is left, however that happens, its whole group is dead and reaped."""
     process = await asyncio.create_subprocess_exec(
+        *(program("prlimit"), f"--data={MOST_DATA}", f"--cpu={MOST_CPU_SECONDS}", "--core=0"),
         *command.argv,
         stdin=stdin,
         stdout=asyncio.subprocess.PIPE,
@@ -227,6 +240,7 @@ async def running(
         cwd="/",
         start_new_session=True,
     )
+    _end_first(process.pid)
     try:
         yield process
     finally:
@@ -235,6 +249,12 @@ async def running(
         # pipes that nobody read to their end would stay open: asyncio offers no public way to close them
         process._transport.close()  # pyright: ignore[reportAttributeAccessIssue]
         await asyncio.shield(process.wait())
+
+
+def _end_first(pid: int) -> None:
+    # it may have ended already, or the host may not allow it: then it is as likely to be ended as the server is
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(_ENDED_FIRST))
 
 
 async def finish(
