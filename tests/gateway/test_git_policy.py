@@ -183,6 +183,17 @@ def test_a_name_that_no_log_can_show_is_refused(new: str) -> None:
     assert b"ng " + ref + b" a branch's name must be UTF-8 text" in refusal_answer(request, [refusal], BRANCH)
 
 
+@pytest.mark.parametrize("character", ["\u202e", "\u2066", "\u200f", "\u061c", "\x9b", "\u200b", "\ufeff"])
+@pytest.mark.parametrize("new", [NEW, NONE])
+def test_a_name_that_reads_as_another_is_refused(character: str, new: str) -> None:
+    request, _ = parse(push((OLD, new, f"refs/heads/{BRANCH}-{character}x")))
+    assert request is not None
+    (refusal,) = judge(request, BRANCH)
+    assert refusal.rule == "printable-names" and character not in refusal.ref
+    request, _ = parse(push((OLD, new, f"refs/heads/{BRANCH}-größe-修正")))
+    assert request is not None and judge(request, BRANCH) == []
+
+
 def test_a_refusal_without_side_bands_is_the_bare_report() -> None:
     request, _ = parse(push((OLD, NEW, "refs/heads/main"), capabilities="report-status"))
     assert request is not None

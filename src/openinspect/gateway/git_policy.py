@@ -5,7 +5,7 @@ A push begins with its commands: for every ref its old value, its new value and 
 - only branches of the session: exactly ``refs/heads/<branch>``, or a name that starts with ``refs/heads/<branch>-``; on those everything is
   allowed, force and delete included;
 - never a tag, another branch, or anything else;
-- never a name that is not UTF-8: the session's log could not show it;
+- never a name that is not UTF-8, or that holds a character which is not shown or turns the direction of text: who reads it would read another name;
 - one forbidden command refuses the whole push: nothing of it reaches the repository.
 
 Bounds: 64 commands, 64 KiB of them. What is within the bounds and no push raises ``MalformedPush``; a forbidden push is answered in git's own report, so
@@ -188,9 +188,13 @@ def judge(request: PushRequest, branch: str) -> list[Refusal]:
 
 def _judge(command: PushCommand, branch: str) -> Refusal | None:
     try:
-        command.ref.decode("utf-8")
+        text = command.ref.decode("utf-8")
     except UnicodeDecodeError:
         return Refusal(command.name, "utf-8-names", "a branch's name must be UTF-8 text")
+    if not text.isprintable():  # the marks of direction are not, either
+        return Refusal(
+            command.name, "printable-names", "a branch's name must have no invisible or control characters"
+        )
     own = b"refs/heads/" + branch.encode()
     if command.ref == own or command.ref.startswith(own + b"-"):
         return None
