@@ -14,6 +14,7 @@ from openinspect.api import app
 from openinspect.api.app import create_app
 from openinspect.identity import credentials, people
 from openinspect.identity.permissions import PERMISSIONS, permissions_of
+from openinspect.testing.repositories import SampleRepository
 from openinspect.testing.running_server import RunningServer, running_server
 
 pytestmark = pytest.mark.anyio
@@ -156,10 +157,13 @@ async def test_tokens_are_scoped_revocable_and_never_wider_than_their_maker(
         assert narrow["token"] not in stored
 
 
-async def test_a_narrow_token_gives_nobody_more_than_it_has_itself(database_url: str, tmp_path: Path) -> None:
+async def test_a_narrow_token_gives_nobody_more_than_it_has_itself_and_changes_nobody_who_has_more(
+    database_url: str, tmp_path: Path
+) -> None:
     async with running_server(database_url, tmp_path) as server:
         async with server.wiring.engine.begin() as connection:
             other = await people.add(connection, "Kim", "kim@example.com", "viewer")
+            owner = await people.add(connection, "Lee", "lee@example.com", "owner")
             secret, _ = await credentials.make_token(
                 connection, server.owner.id, "hr", ["users.manage", "users.read"], None
             )
@@ -172,16 +176,40 @@ async def test_a_narrow_token_gives_nobody_more_than_it_has_itself(database_url:
                 ("POST", "/api/users", {"name": "X", "email": "x@example.com", "role": "viewer"}),
                 ("PATCH", f"/api/users/{other.id}", {"role": "owner"}),
                 ("PATCH", f"/api/users/{other.id}", {"role": "member"}),
+                ("PATCH", f"/api/users/{other.id}", {"disabled": True}),
+                ("PATCH", f"/api/users/{owner.id}", {"disabled": True}),
+                ("PATCH", f"/api/users/{owner.id}", {"email": "mine@example.com"}),
+                ("PATCH", f"/api/users/{server.owner.id}", {"name": "Somebody"}),
             ):
                 answer = await narrow.request(method, path, json=body)
                 assert (answer.status_code, answer.json()["error"]["code"]) == (403, "scope_beyond"), path
-            assert (await narrow.patch(f"/api/users/{other.id}", json={"disabled": True})).status_code == 200
         users = {one["email"]: one for one in await server.get("/users")}
         assert users["kim@example.com"]["role"] == "viewer"
-        assert users["kim@example.com"]["disabled_at"] is not None
+        assert users["kim@example.com"]["disabled_at"] is None
+        assert users["lee@example.com"]["disabled_at"] is None and "mine@example.com" not in users
         assert "x@example.com" not in users
         link = await server.http.post(f"/api/users/{server.owner.id}/signin-link")
         assert link.status_code == 201
+
+
+async def test_a_branch_that_is_not_there_names_the_others_only_to_who_may_read_them(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        sample = SampleRepository.create(tmp_path / "sample", {"a": "1"})
+        repository = (await server.http.post("/api/repositories", json={"path": str(sample.path)})).json()
+        wrong = {"targets": [{"repository": repository["id"], "branch": "nowhere"}]}
+        async with server.wiring.engine.begin() as connection:
+            secret, _ = await credentials.make_token(
+                connection, server.owner.id, "narrow", ["sessions.create"], None
+            )
+        told = await server.http.post("/api/sessions", json=wrong)
+        assert told.status_code == 404 and "main" in told.json()["error"]["remedy"]
+        async with httpx2.AsyncClient(
+            base_url=server.url, headers={"authorization": f"Bearer {secret}"}
+        ) as narrow:
+            answer = await narrow.post("/api/sessions", json=wrong)
+        assert answer.status_code == 404 and "main" not in answer.text
 
 
 async def test_a_cookie_is_sent_again_whenever_its_session_is_put_off(

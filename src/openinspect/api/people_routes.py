@@ -76,7 +76,7 @@ Manager = Annotated[Principal, Depends(require("users.manage"))]
 
 
 def _has_all_of(principal: Principal, *roles: Role) -> None:
-    """Raises ``Forbidden`` for a credential that is narrower than a role which it is to give: it would make itself wider by it."""
+    """Raises ``Forbidden`` for a credential that is narrower than a role which it is to give, or whose holder it is to change: it would act beyond itself by it."""
     for role in roles:
         missing = sorted(permissions_of(role) - principal.permissions)
         if missing:
@@ -107,8 +107,7 @@ async def change_user(user_id: str, body: UserChange, principal: Manager, servic
     async with services.engine.begin() as connection:
         before = await people.get(connection, user_id)
         user = await people.change(connection, principal.user, user_id, **body.model_dump(exclude_none=True))
-        if body.role is not None:
-            _has_all_of(principal, before.role, user.role)  # else nothing is committed
+        _has_all_of(principal, before.role, user.role)  # else nothing is committed
     return UserView.model_validate(user)
 
 

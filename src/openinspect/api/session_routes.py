@@ -82,7 +82,7 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
             # before the transaction: git takes its time, and the code host connections of its own
             async with services.reader.connect() as connection:
                 repository = await lifecycle.find_repository(connection, target.repository)
-            await _branch_exists(services, repository, target.branch)
+            await _branch_exists(services, repository, target.branch, principal)
     async with services.journal.transaction() as transaction:
         created = await lifecycle.create(
             transaction,
@@ -119,17 +119,21 @@ def _fingerprint(body: NewSession) -> str:
     return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-async def _branch_exists(services: Services, repository: RowMapping, branch: str) -> None:
-    """Raises ``BranchNotFound``; in an empty repository any branch may be the first."""
+async def _branch_exists(
+    services: Services, repository: RowMapping, branch: str, principal: Principal
+) -> None:
+    """Raises ``BranchNotFound``, with the branches that there are for who may read them; in an empty repository any branch may be the first."""
     try:
         await services.forge.branch_head(repository["id"], branch)
     except EmptyRepository:
         return
     except BranchNotFound:
-        known = [one.name for one in await services.forge.list_branches(repository["id"], limit=10)]
+        known: list[str] = []
+        if "repositories.read" in principal.permissions:
+            known = [one.name for one in await services.forge.list_branches(repository["id"], limit=10)]
         raise BranchNotFound(
             f"The repository {repository['name']} has no branch “{branch}”",
-            f"Choose one of: {', '.join(known)}." if known else "",
+            f"Choose one of: {', '.join(known)}." if known else "Choose a branch that is there.",
         ) from None
 
 
