@@ -70,11 +70,14 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def make_repository(folder: Path, name: str, files: dict[str, str]) -> str:
-    """A bare repository with one commit on main; gives the commit."""
+def make_repository(folder: Path, name: str, files: dict[str, str], object_format: str = "sha1") -> str:
+    """A bare repository with one commit on main; gives the commit. Without files there is none."""
     work = folder / f"{name}.work"
     work.mkdir(parents=True)
-    git(work, "init", "-q", "-b", "main")
+    if not files:
+        git(folder, "init", "-q", "--bare", "-b", "main", f"--object-format={object_format}", name)
+        return ""
+    git(work, "init", "-q", "-b", "main", f"--object-format={object_format}")
     for path, text in files.items():
         (work / path).parent.mkdir(parents=True, exist_ok=True)
         (work / path).write_text(text)

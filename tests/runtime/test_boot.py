@@ -73,6 +73,38 @@ async def test_an_empty_repository_begins_with_its_first_commit(
     assert door.diffs["blank"]["files"][0]["path"] == "one"
 
 
+@pytest.mark.parametrize("empty", [False, True])
+async def test_a_repository_of_another_object_format_is_worked_on_as_what_it_is(
+    fake_box: FakeBox, door: Door, repositories: Path, empty: bool
+) -> None:
+    make_repository(repositories, "modern", {} if empty else {"a.txt": "a\n"}, object_format="sha256")
+    fake_box.configure(["modern"])
+    await door.ready()
+    repo = fake_box.workspace / "repo"
+    assert git(repo, "rev-parse", "--show-object-format") == "sha256"
+    (checked_out,) = door.of("checked_out")
+    began = git(repo, "hash-object", "-t", "tree", "/dev/null")
+    assert checked_out.base_sha == (began if empty else git(repositories / "modern", "rev-parse", "main"))
+    turn = fake_box.prompt("prm_1", "run: echo 1 > one && git add . && git commit -qm First && git push -q")
+    ended = await door.ended(turn)
+    assert ended.outcome == "completed" and door.of("tool.finished")[0].state == "completed", door.bodies[-4:]
+    (commit,) = door.of("commit", turn)
+    assert git(repositories / "modern", "rev-parse", "open-inspect/work") == commit.sha
+    (file,) = door.diffs["modern"]["files"]
+    assert (file["path"], file["additions"]) == ("one", 1)
+
+
+async def test_commits_without_a_branch_are_no_empty_repository(
+    fake_box: FakeBox, door: Door, repositories: Path
+) -> None:
+    detached = repositories / "widgets"
+    git(detached, "update-ref", "--no-deref", "HEAD", git(detached, "rev-parse", "main"))
+    git(detached, "branch", "-D", "main")
+    fake_box.configure()
+    (failed,) = await door.until(lambda: door.of("sandbox.failed"))
+    assert "no branch" in failed.reason and "git switch -c main" in failed.remedy
+
+
 @pytest.mark.parametrize(
     ("name", "branch", "reason", "remedy"),
     [

@@ -8,7 +8,7 @@ import pytest
 
 from openinspect.protocol.diffs import MAX_FILES, MAX_PATCHES_BYTES, RepositoryDiff
 from openinspect.runtime.diffs import DiffFailed, repository_diff
-from openinspect.runtime.git import EMPTY_TREE, Git
+from openinspect.runtime.git import EMPTY_TREES, Git
 from openinspect.runtime.processes import Account
 
 from .box import git
@@ -103,7 +103,7 @@ async def test_a_conflict_shows_what_lies_there(work: Path) -> None:
 async def test_a_repository_without_a_commit(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / "first").write_text("1\n")
-    diff = await told(tmp_path, EMPTY_TREE)
+    diff = await told(tmp_path, EMPTY_TREES["sha1"])
     assert [file.path for file in diff.files] == ["first"] and diff.head_sha is None
 
 
@@ -153,4 +153,4 @@ async def test_a_hostile_configuration_runs_nothing(work: Path, tmp_path: Path) 
 
 async def test_what_is_no_repository_is_said(tmp_path: Path) -> None:
     with pytest.raises(DiffFailed):
-        await told(tmp_path, EMPTY_TREE)
+        await told(tmp_path, EMPTY_TREES["sha1"])

@@ -114,6 +114,57 @@ async def test_kill_9_of_opencode(shared: Box, model: ScriptedModel) -> None:
     assert not door.parts
 
 
+async def test_kill_9_of_opencode_before_it_has_begun(box: Box, door: Door) -> None:
+    """Whatever is just being asked of it: the turn waits for the next process, and uses one attempt."""
+    box.configure()
+    await door.ready()
+    await door.ended(box.prompt("prm_warm", "say: warm"))
+    for number, delay in enumerate((0.0, 0.02, 0.05, 0.2)):
+        turn = box.prompt(f"prm_{number}", "run: sleep 0.1\nsay: done")
+        await asyncio.sleep(delay)
+        (server,) = box.pids("serve", "--hostname")
+        os.kill(server, signal.SIGKILL)
+        ended = await door.ended(turn)
+        assert ended.outcome == "completed", (delay, ended)
+        assert len(door.of("turn.resumed", turn)) <= 1
+        assert len(door.of("agent.restarted")) == number + 1
+    assert not door.faults
+
+
+async def test_an_agent_that_hangs_is_ended_and_the_turn_goes_on(tmp_path: Path, door: Door) -> None:
+    if toolbox() is None:
+        pytest.skip(NO_TOOLBOX)
+    async with Box(tmp_path / "box", door, unanswered_seconds=6) as box:
+        box.configure()
+        await door.ready()
+        turn = box.prompt("prm_1", "say 200 words every 10 ms\nsay: done")
+        await streaming(door)
+        (server,) = box.pids("serve", "--hostname")
+        os.kill(server, signal.SIGSTOP)
+        ended = await door.ended(turn)
+        assert ended.outcome == "completed", ended
+        assert len(door.of("turn.resumed", turn)) == len(door.of("agent.restarted")) == 1
+        assert not door.faults
+
+
+async def test_an_agent_that_is_slow_to_answer_is_waited_for(tmp_path: Path, door: Door) -> None:
+    if toolbox() is None:
+        pytest.skip(NO_TOOLBOX)
+    async with Box(tmp_path / "box", door, unanswered_seconds=15) as box:
+        box.configure()
+        await door.ready()
+        turn = box.prompt("prm_1", "say 200 words every 10 ms\nsay: done")
+        await streaming(door)
+        (server,) = box.pids("serve", "--hostname")
+        os.kill(server, signal.SIGSTOP)
+        await asyncio.sleep(9)
+        os.kill(server, signal.SIGCONT)
+        ended = await door.ended(turn)
+        assert ended.outcome == "completed", ended
+        assert not door.of("agent.restarted") and not door.of("turn.resumed", turn)
+        assert not door.faults
+
+
 async def test_kill_9_of_opencode_while_a_tool_runs(shared: Box) -> None:
     door = shared.door
     turn = shared.prompt("prm_tool", "run: sleep 4330")

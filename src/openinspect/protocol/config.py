@@ -43,6 +43,8 @@ class AgentConfig(Message):
     """Added to the agent's system prompt."""
     question_seconds: int = 1800
     """How long the agent waits for a person's answer before it goes on without one."""
+    unanswered_seconds: int = 90
+    """An agent that says nothing and answers nothing for so long hangs, and is ended; until then it may be busy."""
     tools_path: str | None = "/tools/mcp"
     """MCP server at the door."""
 

@@ -20,7 +20,7 @@ from .agents.contract import Agent
 from .diffs import DiffFailed, repository_diff
 from .door import DoorClient, DoorError
 from .files import write_whole
-from .git import EMPTY_TREE, Git
+from .git import EMPTY_TREES, Git
 from .report import TurnReport
 from .repositories import Checkout
 from .wording import line
@@ -130,7 +130,7 @@ class Changes:
             return
         without = [f"^refs/remotes/origin/{checkout.target.base_branch}"]
         for sha in (known.head, checkout.base_sha):
-            if sha is not None and sha != EMPTY_TREE:
+            if sha is not None and sha not in EMPTY_TREES.values():
                 without.append(f"^{sha}")
         listed = await self._git.look(
             checkout.folder,
@@ -142,7 +142,7 @@ class Changes:
                 "--no-commit-header",
                 f"--format={_FORMAT}",
             ),
-            *("HEAD", *(without if checkout.base_sha != EMPTY_TREE else without[1:]), "--"),
+            *("HEAD", *(without[1:] if checkout.base_sha in EMPTY_TREES.values() else without), "--"),
         )
         if listed.code == 0:
             for entry in listed.stdout.decode(errors="replace").splitlines():

@@ -74,7 +74,7 @@ async def repository_diff(git: Git, folder: Path, directory: str, base_sha: str)
         *(
             "--no-color",
             "--full-index",
-            "--abbrev=40",
+            "--no-abbrev",
             "--src-prefix=a/",
             "--dst-prefix=b/",
             "--ignore-submodules=dirty",

@@ -18,7 +18,11 @@ from openinspect.protocol.commands import Identity
 from .files import write_whole
 from .processes import Account, Finished, run
 
-EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+EMPTY_TREES = {
+    "sha1": "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+    "sha256": "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+}
+"""What git calls a tree without any file, by a repository's object format."""
 LOOK_SECONDS = 20.0
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LOOKING = (

@@ -30,7 +30,9 @@ class Keeper:
         self.agent = agent
         self._outbox = outbox
         self._on_failed = on_failed
-        self._ready = asyncio.Event()
+        self._ready = False
+        self._changed = asyncio.Condition()
+        self._generation = 0
         self._restarts: deque[float] = deque()
         self._attempt = 0
         self._workplace: Workplace | None = None
@@ -61,10 +63,13 @@ class Keeper:
                 reason, remedy = unusable.reason, unusable.remedy or remedy
             else:
                 self._cleaned.clear()
-                self._ready.set()
+                async with self._changed:
+                    self._ready = True
+                    self._generation += 1
+                    self._changed.notify_all()
                 self._outbox.tell(agent="idle")
                 reason = f"The agent is gone: {await self.agent.ended()}"
-            self._ready.clear()
+            self._ready = False
             if self._clean is not None:
                 await self._clean()
             self._cleaned.set()
@@ -95,9 +100,12 @@ class Keeper:
                 0 if expected else min(FIRST_PAUSE * 2 ** (len(self._restarts) - 1), LONGEST_PAUSE)
             )
 
-    async def ready(self) -> None:
-        """Until the agent takes prompts. (When it can't be kept running, the runtime ends, and whoever waits with it.)"""
-        await self._ready.wait()
+    async def ready(self, after: int = 0) -> int:
+        """Until the agent takes prompts; gives the number of its process, which is higher than ``after``: of a process that died in one's hands
+        the keeper may not know yet. (When the agent can't be kept running, the runtime ends, and whoever waits with it.)"""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._ready and self._generation > after)
+        return self._generation
 
     async def open(self, workplace: Workplace) -> None:
         """Where the work is, for the agent that runs and those that come after it."""
@@ -109,5 +117,5 @@ class Keeper:
         """End the agent's process; another one comes. ``why`` is told."""
         if self.agent.group is not None:
             self._expected = why
-            self._ready.clear()
+            self._ready = False
             await self.agent.kill()

@@ -5,7 +5,11 @@ one that was restored. History is fetched 100 commits deep (``git fetch --unshal
 
     nothing there                → fetch base (and the work branch, where an earlier sandbox has pushed it) → work branch checked out
     a whole repository there     → kept: branch, commits and changes; only its remote's address is renewed
-    the remote has no branch     → an empty repository: an empty tree on the work branch
+    the remote has no commit     → an empty repository: an empty tree on the work branch
+    commits, but no branch       → refused: they can't be fetched, and nothing could be proposed to them
+
+A repository begins as SHA-1, as nearly all are; when the fetch fails and the remote says that it is of another object format, it is begun again
+as that.
 """
 
 from __future__ import annotations
@@ -16,14 +20,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from openinspect.protocol.commands import TargetSpec
 from openinspect.protocol.events import Warned
 
-from .git import EMPTY_TREE, Git
+from .git import EMPTY_TREES, Git
 from .logs import StepLog, run_logged
 from .outbox import Outbox
-from .processes import run
+from .processes import Finished, run
 from .wording import line
 
 DEPTH = 100
@@ -46,6 +51,13 @@ class Checkout:
     base_sha: str
     branch: str
     restored: bool
+
+
+class _Remote(NamedTuple):
+    branches: list[str]
+    has_commit: bool
+    """Its HEAD is one, whether or not a branch is there."""
+    object_format: str
 
 
 class Repositories:
@@ -87,17 +99,45 @@ class Repositories:
             base = await self._git.line(
                 folder, "merge-base", "HEAD", f"refs/remotes/origin/{target.base_branch}"
             )
-        return Checkout(target, folder, base or EMPTY_TREE, branch or target.work_branch, True)
+        if base is None:
+            object_format = await self._git.line(folder, "rev-parse", "--show-object-format")
+            base = EMPTY_TREES[object_format or "sha1"]
+        return Checkout(target, folder, base, branch or target.work_branch, True)
 
     # ── new ───────────────────────────────────────────────────────────────────────────────────────
     async def _fetch(self, target: TargetSpec, folder: Path, url: str, log: StepLog, seconds: float) -> str:
         deadline = time.monotonic() + seconds
+        await log.add(f"Fetching {target.directory} from {target.git_path}, branch {target.base_branch}\n")
+        done = await self._begin(target, folder, url, log, seconds, "sha1")
+        if done.code == 0 and not done.timed_out:
+            return await self._check_out(target, folder, deadline)
+        remote = None
+        if not done.timed_out:
+            remote = await self._ask_remote(folder, deadline)
+            if remote is not None and remote.object_format != "sha1":
+                await asyncio.to_thread(_remove, folder)
+                self._git.account.make_folder(folder)
+                left = max(1.0, deadline - time.monotonic())
+                done = await self._begin(target, folder, url, log, left, remote.object_format)
+                if done.code == 0 and not done.timed_out:
+                    return await self._check_out(target, folder, deadline)
+        if done.timed_out:
+            raise RepositoryFailed(
+                f"{target.directory} could not be fetched within {seconds:.0f} s.",
+                "Retry; if the repository is very large, raise the time for cloning.",
+            )
+        return await self._explain(target, remote, done.stdout.decode(errors="replace"))
+
+    async def _begin(
+        self, target: TargetSpec, folder: Path, url: str, log: StepLog, seconds: float, object_format: str
+    ) -> Finished:
         base, work = target.base_branch, target.work_branch
-        await self._must(folder, "init", "--quiet", "--initial-branch", work)
+        await self._must(
+            folder, "init", "--quiet", "--initial-branch", work, f"--object-format={object_format}"
+        )
         await self._must(folder, "remote", "add", "origin", url)
         await self._write_as_agent(folder, ".git/info/exclude", _EXCLUDES)
-        await log.add(f"Fetching {target.directory} from {target.git_path}, branch {base}\n")
-        done = await run_logged(
+        return await run_logged(
             [
                 *("git", "-c", "gc.auto=0", "fetch", "--progress", "--no-tags", f"--depth={DEPTH}", "origin"),
                 f"+refs/heads/{base}:refs/remotes/origin/{base}",
@@ -110,14 +150,6 @@ class Repositories:
             env=self._git.env,
             seconds=seconds,
         )
-        if done.timed_out:
-            raise RepositoryFailed(
-                f"{target.directory} could not be fetched within {seconds:.0f} s.",
-                "Retry; if the repository is very large, raise the time for cloning.",
-            )
-        if done.code != 0:
-            return await self._explain(target, folder, done.stdout.decode(errors="replace"), deadline)
-        return await self._check_out(target, folder, deadline)
 
     async def _check_out(self, target: TargetSpec, folder: Path, deadline: float) -> str:
         base, work = target.base_branch, target.work_branch
@@ -154,30 +186,45 @@ class Repositories:
         )
         return base_sha
 
-    async def _explain(self, target: TargetSpec, folder: Path, said: str, deadline: float) -> str:
-        """Why a fetch failed: an empty repository is none, and gives its base."""
+    async def _ask_remote(self, folder: Path, deadline: float) -> _Remote | None:
+        """What the remote has; None when it does not say."""
         left = min(30.0, max(5.0, deadline - time.monotonic()))
-        listed = await self._git.run(folder, "ls-remote", "--heads", "origin", seconds=left)
-        if listed.code == 0 and not listed.stdout.strip():
-            await self._warn(
-                f"{target.directory} is empty: the work begins with its first commit.",
-            )
-            return EMPTY_TREE
-        if listed.code == 0:
-            names = [
-                entry.split("refs/heads/", 1)[-1]
-                for entry in listed.stdout.decode(errors="replace").splitlines()
-            ]
-            if target.base_branch not in names:
+        # the format of an empty repository is told by the protocol alone, so git is asked to show that
+        listed = await self._git.run(
+            folder,
+            *("ls-remote", "origin", "HEAD", "refs/heads/*"),
+            seconds=left,
+            env={"GIT_TRACE_PACKET": "1"},
+        )
+        if listed.code != 0 or listed.timed_out:
+            return None
+        names = [entry.partition("\t")[2] for entry in listed.stdout.decode(errors="replace").splitlines()]
+        return _Remote(
+            branches=[name.removeprefix("refs/heads/") for name in names if name != "HEAD"],
+            has_commit="HEAD" in names,
+            object_format="sha256" if b"object-format=sha256" in listed.stderr else "sha1",
+        )
+
+    async def _explain(self, target: TargetSpec, remote: _Remote | None, said: str) -> str:
+        """Why a fetch failed: an empty repository is none, and gives its base."""
+        if remote is not None and not remote.branches:
+            if remote.has_commit:
                 raise RepositoryFailed(
-                    line(f"{target.directory} has no branch “{target.base_branch}”."),
-                    line(
-                        "Choose one of its branches: "
-                        + ", ".join(names[:10])
-                        + (" …" if len(names) > 10 else "")
-                        + "."
-                    ),
+                    f"{target.directory} has commits and no branch: its HEAD is detached, as some checkouts leave it.",
+                    "Make a branch where it lies (git switch -c main), then retry.",
                 )
+            await self._warn(f"{target.directory} is empty: the work begins with its first commit.")
+            return EMPTY_TREES[remote.object_format]
+        if remote is not None and target.base_branch not in remote.branches:
+            raise RepositoryFailed(
+                line(f"{target.directory} has no branch “{target.base_branch}”."),
+                line(
+                    "Choose one of its branches: "
+                    + ", ".join(remote.branches[:10])
+                    + (" …" if len(remote.branches) > 10 else "")
+                    + "."
+                ),
+            )
         reason = [each for each in said.strip().splitlines() if each.strip()][-3:]
         raise RepositoryFailed(
             line(f"{target.directory} could not be fetched: {' '.join(reason) or 'git said nothing'}"),

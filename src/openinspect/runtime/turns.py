@@ -218,14 +218,17 @@ class Turns:
             return TurnResult("failed", f"An attachment could not be fetched: {error}.", "Retry.")
         maybe_sent = again
         await self._opened.wait()
+        dead = 0
         while True:
             attempt = self._journal.attempt
-            await self._keeper.ready()
+            process = await self._keeper.ready(dead)
             self._outbox.tell(agent="busy")
             self._in_agent = True
             try:
                 return await self._keeper.agent.turn(Turn(prompt, attempt, maybe_sent, files), report)
             except (AgentDied, TurnCutOff) as error:
+                if isinstance(error, AgentDied):
+                    dead = process
                 if prompt.prompt_id in self._stopping:
                     return TurnResult("stopped")
                 if attempt >= MOST_ATTEMPTS:

@@ -1,7 +1,7 @@
 """OpenCode's HTTP API and event stream, typed: the few calls that are needed.
 
-Every call has a time; ``ServerGone`` means that the process does not answer any more, ``Refused`` that it answered with an error. Fields that
-are not ours to know are left out.
+Every call has a time; ``ServerGone`` means that the process can't be reached, ``Unanswered`` that it took too long, ``Refused`` that it answered
+with an error. Fields that are not ours to know are left out.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from openinspect.runtime.wording import clean_tree
 
 CALL_SECONDS = 20.0
 FIRST_CALL_SECONDS = 120.0
-"""The first call of an instance boots it: plugins, tool servers."""
+"""The first calls of an instance boot it: plugins, tool servers."""
 _MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 
 class ServerGone(Exception):
-    """The server can't be reached, or did not answer in time."""
+    """The server can't be reached."""
+
+
+class Unanswered(ServerGone):
+    """The server did not answer in time. A busy machine may be the cause as well as a process that hangs."""
 
 
 class Refused(Exception):
@@ -181,11 +185,13 @@ def parse_json(data: bytes) -> Any:
 
 
 class Client:
-    def __init__(self, url: str, password: str) -> None:
+    def __init__(self, url: str, password: str, seconds: float = CALL_SECONDS) -> None:
+        """``seconds``: for calls that have no time of their own."""
+        self._seconds = seconds
         self._http = httpx2.AsyncClient(
             base_url=url,
             auth=("opencode", password),
-            timeout=CALL_SECONDS,
+            timeout=seconds,
             limits=httpx2.Limits(max_connections=20),
             trust_env=False,
         )
@@ -199,10 +205,11 @@ class Client:
         path: str,
         directory: str | None,
         body: Any = None,
-        seconds: float = CALL_SECONDS,
+        seconds: float | None = None,
         **query: Any,
     ) -> Any:
-        """One request; gives the JSON of the answer. Raises ``ServerGone``, ``Refused``."""
+        """One request; gives the JSON of the answer. Raises ``ServerGone``, ``Unanswered``, ``Refused``."""
+        seconds = self._seconds if seconds is None else seconds
         if directory is not None:
             query["directory"] = directory
         try:
@@ -215,14 +222,19 @@ class Client:
                     headers={} if body is None else {"content-type": "application/json"},
                     timeout=seconds,
                 )
-        except (httpx2.HTTPError, TimeoutError) as error:
+        except (httpx2.TimeoutException, TimeoutError) as error:
+            raise Unanswered(f"no answer within {seconds:.0f} s") from error
+        except (
+            httpx2.HTTPError,
+            RuntimeError,
+        ) as error:  # a RuntimeError: the client was closed under the call
             raise ServerGone(str(error) or type(error).__name__) from error
         if answer.status_code >= 400:
             raise Refused(answer.status_code, answer.text)
         return parse_json(answer.content) if answer.content and answer.status_code != 204 else None
 
     async def version(self) -> str:
-        health = await self.call("GET", "/global/health", None)
+        health = await self.call("GET", "/global/health", None, None, FIRST_CALL_SECONDS)
         return str(health.get("version", "unknown"))
 
     async def create_session(self, directory: str, title: str) -> str:
@@ -244,9 +256,11 @@ class Client:
     async def prompt(self, directory: str, session: str, body: dict[str, Any]) -> None:
         await self.call("POST", f"/session/{session}/prompt_async", directory, body, FIRST_CALL_SECONDS)
 
-    async def messages(self, directory: str, session: str, limit: int) -> list[MessageWithParts]:
+    async def messages(
+        self, directory: str, session: str, limit: int, seconds: float | None = None
+    ) -> list[MessageWithParts]:
         """The newest ones, oldest first."""
-        found = await self.call("GET", f"/session/{session}/message", directory, limit=limit)
+        found = await self.call("GET", f"/session/{session}/message", directory, None, seconds, limit=limit)
         return [MessageWithParts.model_validate(each) for each in found]
 
     async def message(self, directory: str, session: str, message: str) -> MessageWithParts | None:
@@ -258,8 +272,8 @@ class Client:
             raise
         return MessageWithParts.model_validate(found)
 
-    async def status(self, directory: str, session: str) -> StatusInfo:
-        found = await self.call("GET", "/session/status", directory)
+    async def status(self, directory: str, session: str, seconds: float | None = None) -> StatusInfo:
+        found = await self.call("GET", "/session/status", directory, None, seconds)
         return StatusInfo.model_validate(found.get(session, {"type": "idle"}))
 
     async def abort(self, directory: str, session: str, seconds: float) -> None:
@@ -309,5 +323,5 @@ class Client:
                     del pending[:start]
                     if len(pending) > _MAX_EVENT_BYTES:
                         raise ServerGone("an event of the stream is too long")
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, RuntimeError) as error:
             raise ServerGone(str(error) or type(error).__name__) from error

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from openinspect.protocol.config import AgentConfig, Paths
-from openinspect.runtime.agents.contract import AgentDied, Report, Turn, TurnResult, Workplace
+from openinspect.runtime.agents.contract import AgentDied, AgentUnusable, Report, Turn, TurnResult, Workplace
 from openinspect.runtime.git import Git
 from openinspect.runtime.processes import Account
 
 from . import config as setup
-from .client import Client, Refused, ServerGone
+from .client import CALL_SECONDS, Client, Refused, ServerGone
 from .memory import recall, remember
 from .process import ServerProcess, end_former, launch
 from .tidy import tidy
@@ -92,8 +92,14 @@ class OpenCode:
         server = await launch(self._paths, self._account, env)
         self._server = server
         try:
-            self._client = Client(await server.listening(), password)
+            patience = min(CALL_SECONDS, self._config.unanswered_seconds / 3)
+            self._client = Client(await server.listening(), password, patience)
             self._name = f"opencode {await self._client.version()}"
+        except (ServerGone, Refused) as error:
+            await server.end(0.5)
+            raise AgentUnusable(
+                f"OpenCode started, but does not answer: {error}", "Look at its log below."
+            ) from error
         except BaseException:
             await server.end(0.5)
             raise
@@ -195,8 +201,8 @@ class OpenCode:
             await tidy(git, folder)
 
     async def turn(self, turn: Turn, report: Report) -> TurnResult:
-        workplace, client = self._workplace, self._client
-        if workplace is None or client is None:
+        workplace, client, server = self._workplace, self._client, self._server
+        if workplace is None or client is None or server is None:
             raise AgentDied("it is not running")
         self._stop_warming()
         try:
@@ -210,6 +216,7 @@ class OpenCode:
                 report,
                 self._config.instructions,
                 self._config.question_seconds,
+                self._config.unanswered_seconds,
                 self._newest,
             )
             with contextlib.suppress(TimeoutError):
@@ -223,8 +230,8 @@ class OpenCode:
             finally:
                 self._attempt, self._newest = None, attempt.newest
         except ServerGone as gone:
-            # Whoever watches the process will know more; a server that lives and does not answer is ended, so that it is started anew.
-            await self.kill()
+            # A server that lives and does not answer is ended, so that it is started anew; never the one that has come after it.
+            server.kill()
             raise AgentDied(f"it does not answer any more ({gone})") from gone
 
     async def _find_session(self, client: Client, workplace: Workplace, turn: Turn) -> str:

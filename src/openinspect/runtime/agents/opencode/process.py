@@ -99,7 +99,8 @@ class ServerProcess:
         return self.url
 
     def kill(self) -> None:
-        kill_group(self.pid)
+        if self.alive:
+            kill_group(self.pid)
 
     async def end(self, grace: float = 2.0) -> None:
         await end(self._process, grace)

@@ -7,6 +7,7 @@ on) or ``dropped`` (the turn ended, or the agent took it back).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -14,9 +15,10 @@ from openinspect.protocol.events import Question, QuestionAsked, QuestionClosed,
 from openinspect.runtime.agents.contract import Report
 from openinspect.runtime.wording import line
 
-from .client import Client, QuestionRequest, Refused
+from .client import Client, QuestionRequest, Refused, ServerGone
 
 DEFAULT = "Nobody answered in time. Choose what seems most sensible to you, go on, and say what you assumed."
+_AGAIN_SECONDS = 5.0
 
 
 class Questions:
@@ -35,8 +37,8 @@ class Questions:
     async def allow(self, permission: str) -> None:
         """Grant it, once."""
         if permission not in self._allowed:
-            self._allowed.add(permission)
             await self._client.allow(self._directory, permission)
+            self._allowed.add(permission)
 
     async def asked(self, request: QuestionRequest) -> None:
         if request.id in self._open or self._report.known(f"{request.id}/closed"):
@@ -64,7 +66,11 @@ class Questions:
 
     async def _time_out(self, request: QuestionRequest) -> None:
         await asyncio.sleep(self._seconds)
-        await self._reply(request, [[DEFAULT] for _ in request.questions], "timed_out")
+        while request.id in self._open:
+            with contextlib.suppress(ServerGone):  # asked again, or it comes to an end with its turn
+                await self._reply(request, [[DEFAULT] for _ in request.questions], "timed_out")
+                return
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def answer(self, question_id: str, answers: list[list[str]]) -> bool:
         """A person's answer; False when no such question is open."""

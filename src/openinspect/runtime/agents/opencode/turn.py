@@ -4,6 +4,9 @@
 
 The event stream is fast but is not trusted: after it was interrupted, when it is silent, and before the turn is called over, the messages are
 read from the server and reconciled. The turn is over when the session is idle and the last answer is complete or failed.
+
+A server that does not answer a question of ours in time is asked again: it counts as gone only when it has said and answered nothing for
+``unanswered_seconds``.
 """
 
 from __future__ import annotations
@@ -18,7 +21,17 @@ from openinspect.protocol.events import Warned
 from openinspect.runtime.agents.contract import AgentDied, Report, Turn, TurnCutOff, TurnResult
 from openinspect.runtime.wording import line
 
-from .client import Client, ErrorInfo, MessageInfo, MessageWithParts, QuestionRequest, Refused, StatusInfo
+from .client import (
+    FIRST_CALL_SECONDS,
+    Client,
+    ErrorInfo,
+    MessageInfo,
+    MessageWithParts,
+    QuestionRequest,
+    Refused,
+    StatusInfo,
+    Unanswered,
+)
 from .failures import LONGEST_WAIT_SECONDS, MAX_RETRIES, failed, given_up
 from .ids import message_id, suffix
 from .questions import Questions
@@ -60,6 +73,7 @@ class Attempt:
         report: Report,
         instructions: str,
         question_seconds: float,
+        unanswered_seconds: float,
         newest: str | None,
     ) -> None:
         """``newest``: the newest message of the session, if it is known."""
@@ -73,6 +87,8 @@ class Attempt:
         self.queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
         self._translator = Translator(session, "", report)
         self._newest = newest
+        self._unanswered_seconds = unanswered_seconds
+        self._unanswered_since: float | None = None
         self._message = ""
         """Id of the message that this attempt sent."""
         self._error: ErrorInfo | None = None
@@ -103,7 +119,9 @@ class Attempt:
         unsure = self._turn.maybe_sent or attempt > 0
         newest: list[MessageWithParts] = []
         if unsure or self._newest is None:
-            newest = await self._client.messages(self._directory, self._session, _SEARCHED if unsure else 1)
+            newest = await self._client.messages(
+                self._directory, self._session, _SEARCHED if unsure else 1, FIRST_CALL_SECONDS
+            )
             self._newest = newest[-1].info.id if newest else None
         found = {
             each: info.id
@@ -130,11 +148,9 @@ class Attempt:
         return None
 
     async def _attach(self) -> TurnResult | None:
-        status = await self._client.status(self._directory, self._session)
+        status = await self._client.status(self._directory, self._session, FIRST_CALL_SECONDS)
         if status.type == "idle" and self._conclusion() is None:
             raise TurnCutOff("the agent is not working at it any more")
-        for request in await self._client.questions(self._directory):
-            await self.questions.asked(request)
         self._sent_at = self._heard_at = time.monotonic()
         self._look_soon = self._missed = True
         return None
@@ -169,12 +185,27 @@ class Attempt:
 
     # ── hearing ───────────────────────────────────────────────────────────────────────────────────
     async def _hear(self) -> TurnResult | None:
+        asked_at = time.monotonic()
         try:
-            async with asyncio.timeout(0 if self._look_soon else LOOK_SECONDS):
-                kind, properties = await self.queue.get()
-        except TimeoutError:
-            return await self._look()
-        self._heard_at = time.monotonic()
+            try:
+                async with asyncio.timeout(0 if self._look_soon else LOOK_SECONDS):
+                    kind, properties = await self.queue.get()
+            except TimeoutError:
+                result = await self._look()
+            else:
+                self._heard_at = time.monotonic()
+                result = await self._heard(kind, properties)
+        except Unanswered:
+            since = max(self._unanswered_since or asked_at, self._heard_at)
+            if time.monotonic() - since > self._unanswered_seconds:
+                raise
+            self._unanswered_since = since
+            self._look_soon = self._missed = True
+            return None
+        self._unanswered_since = None
+        return result
+
+    async def _heard(self, kind: str, properties: dict[str, Any]) -> TurnResult | None:
         match kind:
             case "gap":
                 self._translator.mark_gap()
