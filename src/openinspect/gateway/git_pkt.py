@@ -52,7 +52,8 @@ class RefFilter:
             if self._capabilities is None:
                 return b"0000"
             # every ref was hidden: this is how git shows a repository without refs
-            line = b"0" * 40 + b" capabilities^{}\0" + self._capabilities
+            digits = 64 if b"object-format=sha256" in self._capabilities else 40
+            line = b"0" * digits + b" capabilities^{}\0" + self._capabilities
             self._capabilities = None
             return pkt_line(line) + b"0000"
         if self._is_v2 or packet.startswith((b"#", b"version ", b"shallow ", b"unborn ")):

@@ -8,8 +8,8 @@ import { count, duration, modelName, money } from "@/components/ui/words";
 import { TodoLine } from "./todos";
 import { truths } from "./states";
 
-/** What git calls a tree without any file: a repository that was empty began there. */
-const EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
+/** What git calls a tree without any file (in SHA-1, in SHA-256): a repository that was empty began there. */
+const EMPTY_TREES = ["4b825dc642cb6eb9a060e54bf8d69288fbee4904", "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"];
 
 /** The particulars of a session. */
 export function Details() {
@@ -82,7 +82,7 @@ export function Details() {
               rows={[
                 ["From", <Mono key="base" text={target.base_branch} />],
                 ["Works on", <Mono key="work" text={target.work_branch} copy />],
-                ...(target.base_sha ? [["Began at", target.base_sha === EMPTY_TREE ? "nothing: it was empty" : <Mono key="sha" text={target.base_sha.slice(0, 10)} />] as [ReactNode, ReactNode]] : []),
+                ...(target.base_sha ? [["Began at", EMPTY_TREES.includes(target.base_sha) ? "nothing: it was empty" : <Mono key="sha" text={target.base_sha.slice(0, 10)} />] as [ReactNode, ReactNode]] : []),
               ]}
             />
           </div>
