@@ -142,7 +142,7 @@ def test_a_retry_knows_what_is_done_already(live: LiveServer, tmp_path: Path) ->
             os.kill(pid, signal.SIGKILL)
     finished = live.wait(session_id, "turn.finished", 60, prompt_id=first)["body"]
     assert finished["status"] == "failed"
-    assert sorted(line.split()[0] for line in finished["done"]) == ["committed", "pushed"]
+    assert [line.split()[0] for line in finished["done"]] == ["committed", "pushed"], "in this order"
     again = live.api.post(f"/sessions/{session_id}/prompts/{first}/retry")["id"]
     assert live.wait(session_id, "turn.finished", 120, prompt_id=again)["body"]["status"] == "completed"
     said = [

@@ -22,9 +22,13 @@ from .door import TOKEN, Door
 pytestmark = pytest.mark.anyio
 
 
+async def nothing() -> None:
+    return
+
+
 @pytest.fixture
 async def forwarder(door: Door) -> AsyncIterator[Forwarder]:
-    running = Forwarder(DoorConfig(socket=str(door.socket)))
+    running = Forwarder(DoorConfig(socket=str(door.socket)), nothing)
     await running.start()
     yield running
     await running.close()
@@ -72,7 +76,7 @@ async def test_connections_are_bounded(forwarder: Forwarder, monkeypatch: pytest
 
 
 async def test_two_sandboxes_on_one_machine_do_not_fight_for_a_port(door: Door) -> None:
-    both = [Forwarder(DoorConfig(socket=str(door.socket))) for _ in range(2)]
+    both = [Forwarder(DoorConfig(socket=str(door.socket)), nothing) for _ in range(2)]
     for each in both:
         await each.start()
     assert both[0].url != both[1].url
@@ -81,7 +85,7 @@ async def test_two_sandboxes_on_one_machine_do_not_fight_for_a_port(door: Door) 
 
 
 async def test_a_door_by_address_is_used_directly() -> None:
-    forwarder = Forwarder(DoorConfig(url="https://gateway.example.invalid/"))
+    forwarder = Forwarder(DoorConfig(url="https://gateway.example.invalid/"), nothing)
     await forwarder.start()
     assert forwarder.url == "https://gateway.example.invalid"
     await forwarder.close()

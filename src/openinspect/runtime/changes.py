@@ -108,6 +108,13 @@ class Changes:
                         None,
                     )
 
+    async def tell_commits(self, report: TurnReport) -> None:
+        """Tell the commits there are, and leave the rest for the next look."""
+        async with self._lock:
+            for checkout in self._checkouts:
+                known = self._known.setdefault(checkout.target.directory, _Known())
+                await self._commits(checkout, known, report)
+
     async def close(self) -> None:
         if self._looking is not None:
             self._looking.cancel()

@@ -1,13 +1,15 @@
 """The way to the gateway.
 
 ``Forwarder`` listens on the loopback and splices bytes to the gateway's unix socket, so that git, the agent and its tools can use plain HTTP;
-where the door is an address they use that. ``DoorClient`` is the runtime's own way: attachments and diffs.
+where the door is an address they use that. Before the first bytes of a push go on, ``before_push`` is awaited: what is pushed is to be told first.
+``DoorClient`` is the runtime's own way: attachments and diffs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 
 import httpx2
 
@@ -25,6 +27,8 @@ FETCH_SECONDS = 60.0
 PUT_SECONDS = 20.0
 MAX_ATTACHMENT_BYTES = 32 * 1024 * 1024
 _BLOCK = 256 * 1024
+_PUSH = b"service=git-receive-pack"
+"""What git asks for first when it pushes."""
 
 
 class DoorError(Exception):
@@ -34,8 +38,9 @@ class DoorError(Exception):
 class Forwarder:
     """``url`` is what everything inside uses, without a slash at the end."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, before_push: Callable[[], Awaitable[None]]) -> None:
         self._door = door
+        self._before_push = before_push
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
         self.url = (door.url or "").rstrip("/")
@@ -73,7 +78,7 @@ class Forwarder:
             async with asyncio.timeout(DIAL_SECONDS):
                 far_reader, far_writer = await asyncio.open_unix_connection(self._door.socket, limit=_BLOCK)
             try:
-                await asyncio.gather(_splice(reader, far_writer), _splice(far_reader, writer))
+                await asyncio.gather(self._send(reader, far_writer), _splice(far_reader, writer))
             finally:
                 far_writer.close()
         except (OSError, TimeoutError) as error:
@@ -84,6 +89,13 @@ class Forwarder:
         finally:
             self._open.discard(task)
             writer.close()
+
+    async def _send(self, reader: asyncio.StreamReader, far_writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(_BLOCK)
+        if _PUSH in first.partition(b"\r\n")[0]:
+            await self._before_push()
+        far_writer.write(first)
+        await _splice(reader, far_writer)
 
 
 async def _splice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -48,6 +48,8 @@ from .wording import line, tail
 FAILURE_SECONDS = 10.0
 FAREWELL_SECONDS = 3.0
 SWEEP_SECONDS = 2.0
+PUSH_SECONDS = 2.0
+"""How long a push waits for what it pushes to be told."""
 BRIDGE_PAUSE, LONGEST_BRIDGE_PAUSE = 0.05, 2.0
 
 MakeAgent = Callable[[RuntimeConfig, Account, Forwarder, dict[str, str]], Agent]
@@ -66,7 +68,7 @@ class Supervisor:
         self._state = Path(config.paths.state)
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._account = Account(config.agent_uid, config.agent_gid)
-        self._forwarder = Forwarder(config.door)
+        self._forwarder = Forwarder(config.door, self._before_push)
         self._door = DoorClient(config.door, config.token)
         self._outbox = Outbox(
             self._state,
@@ -283,6 +285,19 @@ class Supervisor:
             )
             pause = BRIDGE_PAUSE if time.monotonic() - began > 5 else min(pause * 2, LONGEST_BRIDGE_PAUSE)
             await asyncio.sleep(pause)
+
+    async def _before_push(self) -> None:
+        """The log tells of a commit before it tells of its push, which the gateway writes into it."""
+        report = self._turns.report
+        if report is None:
+            return
+        try:
+            async with asyncio.timeout(PUSH_SECONDS):
+                await self._changes.tell_commits(report)
+                await self._outbox.delivered(self._outbox.last, PUSH_SECONDS)
+        except (OSError, TimeoutError) as error:
+            # they are told by the look that follows the tool, after the push then
+            print(f"openinspect: commits could not be told yet: {error!r}", file=sys.stderr, flush=True)
 
     def _own_processes(self) -> list[int]:
         bridge = self._bridge

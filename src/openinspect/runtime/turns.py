@@ -70,6 +70,8 @@ class Turns:
         self._stopping: set[str] = set()
         self._ended: set[str] = set()
         self._running: tuple[str, asyncio.Task[TurnResult]] | None = None
+        self.report: TurnReport | None = None
+        """Of the turn that runs."""
         self._before: frozenset[tuple[int, int]] = frozenset()
         self._over = asyncio.Event()
         self._cut_off: TurnResult | None = None
@@ -126,6 +128,7 @@ class Turns:
             self._ended.add(turn_id)
             return
         self._over.clear()
+        self.report = report
         self._outbox.tell(agent="busy", running=turn_id)
         if self._room.give():
             await report.event(
@@ -182,6 +185,7 @@ class Turns:
             ),
             key="ended",
         )
+        self.report = None
         self._ended.add(turn_id)
         self._over.set()
         self._stopping.discard(turn_id)
