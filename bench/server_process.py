@@ -64,6 +64,9 @@ class _HandedOut:
     async def list_disks(self) -> list[str]:
         return []
 
+    async def find(self, box_id: str) -> Handle:
+        return {"box_id": box_id}
+
 
 async def _serve(folder: Path, settings: dict[str, Any]) -> None:
     postgres = EmbeddedPostgres(folder / "postgres")

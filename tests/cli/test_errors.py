@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from openinspect.cli.client import CLONE_SECONDS
+from openinspect.cli.client import CLONE_SECONDS, ServerRecord, process_started
 from openinspect.forges.local.cloning import CloneLimits
 
 
@@ -42,6 +42,13 @@ def test_without_a_server(tmp_path: Path) -> None:
     done = _run(tmp_path, "down")
     assert done.returncode == 0
     assert "No server runs" in done.stdout
+
+
+def test_down_says_when_the_server_did_not_end_in_good_order(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:  # a server that an interrupt ends at once
+        record = ServerRecord("http://127.0.0.1:1", "none", process.pid, process_started(process.pid) or "")
+        (tmp_path / "server.json").write_text(json.dumps(record._asdict()))
+        _refused(_run(tmp_path, "down"), "not in good order", str(tmp_path / "server.log"))
 
 
 def test_a_port_that_is_taken(tmp_path: Path) -> None:

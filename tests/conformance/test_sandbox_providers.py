@@ -190,8 +190,12 @@ print(json.dumps(asyncio.run(provider.create(BoxSpec.model_validate_json(sys.arg
         return len(processes(mark)) == 1
 
     await until(there)
-    await provider.stop(json.loads(done.stdout))
+    found = await provider.find(spec.box_id)  # as without the database
+    assert (await provider.status(found)).state == "running"
+    await provider.stop(found)
     assert not processes(mark)
+    assert (await provider.status(found)).state == "exited"
+    await provider.stop(json.loads(done.stdout))
 
 
 async def test_stop_lets_the_runtime_end_by_itself(kind: Kind) -> None:

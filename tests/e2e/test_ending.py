@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import signal
@@ -11,7 +12,9 @@ import time
 from pathlib import Path
 
 from openinspect.cli.client import Client, read_record
+from openinspect.db.postgres import EmbeddedPostgres
 from openinspect.settings import Settings
+from openinspect.testing.live_server import LiveServer
 from openinspect.testing.scripted_model import ScriptedModel
 
 
@@ -84,6 +87,37 @@ def test_in_a_terminal_a_second_interrupt_does_not_wait_and_the_next_server_tidi
                 _command(*arguments), env=environment, check=True, timeout=120, capture_output=True
             )
     assert not [words for words in _command_lines() if str(folder) in words]
+
+
+def test_without_its_database_it_ends_its_sandboxes_all_the_same(tmp_path: Path) -> None:
+    postgres = EmbeddedPostgres(tmp_path / "postgres", durable=False)
+    url = asyncio.run(postgres.start())
+    try:
+        with LiveServer(tmp_path / "data", OPENINSPECT_DATABASE_URL=url) as live:
+            session_id, prompt_id = live.session("sleep 600")
+            live.wait(session_id, "tool.started", 120)
+            assert live.boxes()
+            asyncio.run(postgres.stop())
+            ended = subprocess.run(
+                _command("down"),
+                env=live.environment,
+                timeout=120,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert live.process is not None
+            assert (ended.returncode, ended.stdout, live.process.wait(10)) == (0, "Ended.\n", 0), ended.stderr
+            assert not live.boxes()
+            assert live.log().count("sandbox.stopped_without_database") == 1
+            assert "Traceback" not in live.log()
+            asyncio.run(postgres.start())
+            live.start()
+            live.wait(session_id, "turn.finished", prompt_id=prompt_id, status="failed")
+            live.end()
+            live.wait_clean()
+    finally:
+        asyncio.run(postgres.stop())
 
 
 def _command_lines() -> list[str]:

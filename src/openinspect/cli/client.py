@@ -1,6 +1,6 @@
 """How the commands reach a server: the one of this data folder, or any other by OPENINSPECT_URL and OPENINSPECT_TOKEN.
 
-A server writes ``server.json`` (mode 0600: address, token, process) into its data folder when it answers, and removes it when it ends.
+A server writes ``server.json`` (mode 0600: address, token, process) into its data folder when it answers, and removes it when it ends in good order.
 Every call is bounded in time; what goes wrong is a ``ProblemError`` with a remedy.
 """
 
@@ -47,21 +47,27 @@ class ApiError(ProblemError):
 
 
 def process_started(pid: int) -> str | None:
-    """The kernel's start time of a process; None when there is none."""
+    """The kernel's start time of a process; None when there is none, or it has ended and only nobody has asked how."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return stat.rsplit(")", 1)[1].split()[19]
+    fields = stat.rsplit(")", 1)[1].split()
+    return None if fields[0] in "ZX" else fields[19]
 
 
 def read_record(settings: Settings) -> ServerRecord | None:
     """The server of this data folder, if it runs."""
+    record = left_record(settings)
+    return record if record is not None and process_started(record.pid) == record.started else None
+
+
+def left_record(settings: Settings) -> ServerRecord | None:
+    """The server of this data folder that runs, or that ended without having removed its record: killed, or by an error."""
     try:
-        record = ServerRecord(**json.loads((settings.data_dir / SERVER_FILE).read_text()))
+        return ServerRecord(**json.loads((settings.data_dir / SERVER_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return record if process_started(record.pid) == record.started else None
 
 
 def write_record(settings: Settings, url: str, token: str) -> None:

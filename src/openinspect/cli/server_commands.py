@@ -21,7 +21,15 @@ from openinspect.problems import Conflict, Unavailable
 from openinspect.settings import Settings
 
 from . import cursors
-from .client import Client, ServerRecord, process_started, read_record, remove_record, write_record
+from .client import (
+    Client,
+    ServerRecord,
+    left_record,
+    process_started,
+    read_record,
+    remove_record,
+    write_record,
+)
 from .console import ask, client, error_console, out, settings
 from .references import KEY_REMEDY
 from .text import as_called, clean, program
@@ -103,6 +111,7 @@ async def _serve(chosen: Settings, jobs: bool, show_link: bool) -> None:
 
     stop = asyncio.Event()
     orderly, impatient = asyncio.Event(), asyncio.Event()
+    running: list[str] = []
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:
@@ -134,17 +143,22 @@ async def _serve(chosen: Settings, jobs: bool, show_link: bool) -> None:
             await asyncio.wait({stopping, waiting}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             if stopping.done():
-                stopping.result()
+                running.extend(stopping.result())
             else:
                 stopping.cancel()
                 await asyncio.gather(stopping, return_exceptions=True)
 
-    try:
-        await app.serve(chosen, stop, jobs=jobs, on_ready=ready, before_end=before_end)
-    finally:
-        mine = read_record(chosen)
-        if mine is not None and mine.pid == os.getpid():
-            remove_record(chosen)
+    await app.serve(chosen, stop, jobs=jobs, on_ready=ready, before_end=before_end)
+    if running:
+        raise Unavailable(
+            "sandboxes_left",
+            f"The server has ended, but {len(running)} of its sandboxes could not be stopped: {', '.join(running[:5])}.",
+            "The lines above say why; the next server on this data folder looks after them: `openinspect up`",
+        )
+    # one that ended in any other way leaves its record: by that `down` knows
+    mine = read_record(chosen)
+    if mine is not None and mine.pid == os.getpid():
+        remove_record(chosen)
 
 
 def _welcome(chosen: Settings, link: str | None) -> None:
@@ -231,7 +245,7 @@ def start_detached(
 
 
 def down() -> None:
-    """End the server of this data folder, its database and its sandboxes. Files are kept."""
+    """End the server of this data folder, its database and its sandboxes. Files are kept. The exit code is 1 when it did not end in good order."""
     record = read_record(settings())
     if record is None:
         out().print("No server runs on this data folder.")
@@ -247,6 +261,13 @@ def down() -> None:
                     f"Read its log: less {settings().data_dir / LOG_FILE}; end it: kill -9 {record.pid}",
                 )
             time.sleep(0.05)
+    if left_record(settings()) == record:
+        raise Unavailable(
+            "server_ended_badly",
+            "The server has ended, but not in good order: sandboxes of it may still run.",
+            f"What it said last tells why: less {settings().data_dir / LOG_FILE}, or the terminal or journal of `openinspect up`. "
+            "The next server on this data folder looks after what was left: `openinspect up`",
+        )
     out().print("Ended.")
 
 

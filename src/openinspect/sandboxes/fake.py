@@ -72,6 +72,9 @@ class UnisolatedProvider:
     async def list_boxes(self) -> list[str]:
         return _names(self._boxes)
 
+    async def find(self, box_id: str) -> Handle:
+        return {"box": box_id}
+
     async def list_disks(self) -> list[str]:
         return _names(self._disks)
 

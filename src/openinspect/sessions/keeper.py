@@ -17,13 +17,17 @@ bounded by the turns that hold the places, because what runs no turn gives way.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Literal
 
 import structlog
 from sqlalchemy import ColumnElement, and_, exists, func, select, update
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.exc import SQLAlchemyError
 
+from openinspect.db.engine import is_lost
+from openinspect.db.errors import DatabaseError
 from openinspect.db.tables import prompts, sandboxes, sessions
 from openinspect.identity.credentials import hash_secret
 from openinspect.protocol.config import AgentConfig, Door, RuntimeConfig, agent_token
@@ -44,6 +48,8 @@ DOOR_SOCKET = "/opt/openinspect/door/gateway.sock"
 INTERRUPTED = "Its start was interrupted."
 _MOST_INTERRUPTED = 3
 _AT_ONCE = 8
+_ASK_SECONDS = 10.0
+_STOP_ALL_SECONDS = 45.0
 _RETRY = "Retry: the files are kept, and what is already done is not done again."
 _RUNS_A_TURN = exists().where(prompts.c.sandbox_id == sandboxes.c.id, prompts.c.status == "running")
 
@@ -284,25 +290,52 @@ class Keeper:
             return
         await self._end(row, "stopped", row["reason"] or "", go_on=go_on)
 
-    async def stop_all(self, reason: str) -> None:
-        """Stop every sandbox, several at a time, and give out no more work. One that can't be stopped keeps none of the others."""
-        async with self.journal.engine.connect() as connection:
+    async def stop_all(self, reason: str) -> list[str]:
+        """Stop every sandbox, several at a time, and give out no more work. One that can't be stopped keeps none of the others.
+
+        Without the database, or when it takes longer than ``_STOP_ALL_SECONDS``, the boxes are ended by the provider alone; the next server's
+        sweep puts their rows right. Gives the boxes that still run.
+        """
+        try:
+            async with asyncio.timeout(_STOP_ALL_SECONDS):
+                await self._stop_rows(reason)
+        except (TimeoutError, SQLAlchemyError, DatabaseError) as error:
+            if not isinstance(error, TimeoutError) and not is_lost(error):
+                raise
+            log.warning("sandbox.stopped_without_database", reason=reason, error=type(error).__name__)
+            await self._each(await self.provider.list_boxes(), self._stop_box)
+        return [box_id for box_id in await self.provider.list_boxes() if await self._runs(box_id)]
+
+    async def _stop_rows(self, reason: str) -> None:
+        async with asyncio.timeout(_ASK_SECONDS), self.journal.engine.connect() as connection:
             live = (
                 await connection.scalars(
                     select(sandboxes.c.id).where(sandboxes.c.state.in_(sandbox_rows.LIVE_STATES))
                 )
             ).all()
+        await self._each(live, lambda sandbox_id: self.stop(sandbox_id, reason, go_on=False))
+
+    async def _each(self, names: Sequence[str], stop: Callable[[str], Awaitable[None]]) -> None:
+        """Raises when the database was lost meanwhile; what else goes wrong is logged."""
         places = asyncio.Semaphore(_AT_ONCE)
 
-        async def stop_one(sandbox_id: str) -> None:
+        async def stop_one(name: str) -> None:
             async with places:
-                await self.stop(sandbox_id, reason, go_on=False)
+                await stop(name)
 
-        for sandbox_id, result in zip(
-            live, await asyncio.gather(*map(stop_one, live), return_exceptions=True), strict=True
-        ):
-            if isinstance(result, BaseException):
-                log.error("sandbox.stop_failed", sandbox=sandbox_id, error=type(result).__name__)
+        results = await asyncio.gather(*map(stop_one, names), return_exceptions=True)
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, BaseException) and not is_lost(result):
+                log.error("sandbox.stop_failed", sandbox=name, error=type(result).__name__)
+        for result in results:
+            if isinstance(result, BaseException) and is_lost(result):
+                raise result
+
+    async def _stop_box(self, box_id: str) -> None:
+        await self.provider.stop(await self.provider.find(box_id))
+
+    async def _runs(self, box_id: str) -> bool:
+        return (await self.provider.status(await self.provider.find(box_id))).state == "running"
 
     async def stop_idle(self, sandbox_id: str) -> None:
         """Stop a sandbox in which nothing has run for long enough, if that is still so."""

@@ -232,5 +232,8 @@ class DoubleProvider:
     async def list_boxes(self) -> list[str]:
         return list(self.boxes)
 
+    async def find(self, box_id: str) -> Handle:
+        return {"box_id": box_id}
+
     async def list_disks(self) -> list[str]:
         return list(self.disks)

@@ -110,6 +110,9 @@ class LocalProvider:
     async def list_boxes(self) -> list[str]:
         return await run_sync(_names, self._boxes)
 
+    async def find(self, box_id: str) -> Handle:
+        return {"box": self._box(box_id).name}  # its folder says the rest
+
     async def list_disks(self) -> list[str]:
         return await run_sync(_names, self._disks)
 
