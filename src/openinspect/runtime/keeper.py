@@ -61,6 +61,8 @@ class Keeper:
                     await self.agent.open(self._workplace)
             except AgentUnusable as unusable:
                 reason, remedy = unusable.reason, unusable.remedy or remedy
+            except OSError as error:
+                reason = f"The agent could not be started: {error.strerror or error}"
             else:
                 self._cleaned.clear()
                 async with self._changed:
