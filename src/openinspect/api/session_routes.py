@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import Annotated, Literal
 
@@ -78,11 +79,14 @@ async def create_session(body: NewSession, principal: Creator, services: TheServ
         if body.prompt.model:
             require_available(services.settings, catalogue.find(body.prompt.model))
     for target in body.targets:
+        # before the transaction: git takes its time, and the code host connections of its own
+        async with services.reader.connect() as connection:
+            repository = await lifecycle.find_repository(connection, target.repository)
         if target.branch is not None:
-            # before the transaction: git takes its time, and the code host connections of its own
-            async with services.reader.connect() as connection:
-                repository = await lifecycle.find_repository(connection, target.repository)
             await _branch_exists(services, repository, target.branch, principal)
+        elif repository["default_branch"] is None:
+            with contextlib.suppress(EmptyRepository):
+                await services.forge.default_branch(repository["id"])  # it may have one by now
     async with services.journal.transaction() as transaction:
         created = await lifecycle.create(
             transaction,

@@ -202,11 +202,11 @@ class Forge(Protocol):
         ...
 
     async def branch_head(self, repository_id: str, branch: str) -> str:
-        """The commit at the branch's tip. Raises ``BranchNotFound``, ``EmptyRepository``."""
+        """The commit at the branch's tip. Raises ``BranchNotFound``, ``EmptyRepository``, ``RepositoryUnusable`` (commits, and no branch)."""
         ...
 
     async def default_branch(self, repository_id: str) -> str:
-        """The branch that work begins from when nobody names one. Raises ``EmptyRepository``."""
+        """The branch that work begins from when nobody names one. Raises ``EmptyRepository``, ``RepositoryUnusable`` (commits, and no branch)."""
         ...
 
     async def open_pull_request(self, new: NewPullRequest) -> PullRequest:

@@ -21,12 +21,12 @@ from ...db.engine import transaction
 from ...protocol.ids import new_id
 from ..contract import MAX_BRANCHES, Branch, LocalGitBackend, Repository
 from ..errors import (
-    EmptyRepository,
     ForgeError,
     InvalidRequest,
     RepositoryExists,
     RepositoryInUse,
     RepositoryNotFound,
+    RepositoryUnusable,
 )
 from . import refs, rows
 from .addresses import clone_address, is_address, repository_name
@@ -85,7 +85,10 @@ class LocalForge(PullRequests):
             known = await rows.find_repository(connection, location)
         if known is not None and known.location == location:
             return known
-        default = await refs.choose_default_branch(Git(place))
+        git = Git(place)
+        default = await refs.choose_default_branch(git)
+        if default is None and isinstance(unusable := await refs.no_branches(git), RepositoryUnusable):
+            raise unusable
         wish = Path(location).name.removesuffix(".git")
         added = await self._insert(new_id("repo"), name, wish, location, None, default, created_by)
         if place.work_tree is not None and place.git_dir != place.work_tree / ".git":
@@ -235,8 +238,7 @@ class LocalForge(PullRequests):
             async with transaction(self.engine) as connection:
                 await rows.set_default_branch(connection, repository.id, chosen)
         if chosen is None:
-            empty: EmptyRepository = refs.empty_repository()
-            raise empty
+            raise await refs.no_branches(git)
         return chosen
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from dulwich.refs import check_ref_format
 
 from ..contract import COMMITTER, Branch
-from ..errors import BranchNotFound, EmptyRepository, ForgeUnavailable
+from ..errors import BranchNotFound, EmptyRepository, ForgeError, ForgeUnavailable, RepositoryUnusable
 from .git import Git, identity
 
 _OWN = "openinspect/"
@@ -58,7 +58,7 @@ async def heads(git: Git, refs: Sequence[str]) -> dict[str, str]:
 
 
 async def branch_head(git: Git, branch: str) -> str:
-    """Raises ``BranchNotFound``, or ``EmptyRepository`` when there is no branch at all."""
+    """Raises ``BranchNotFound``, or what ``no_branches`` gives when there is no branch at all."""
     ref = branch_ref(branch)
     found = await heads(git, [ref])
     if ref not in found:
@@ -66,19 +66,26 @@ async def branch_head(git: Git, branch: str) -> str:
     return found[ref]
 
 
-async def missing_branch(git: Git, branch: str) -> BranchNotFound | EmptyRepository:
+async def missing_branch(git: Git, branch: str) -> ForgeError:
     """The error for a branch that is not there."""
     known = [one.name for one in await list_branches(git, 6)]
     if not known:
-        return empty_repository()
+        return await no_branches(git)
     return BranchNotFound(
         f"There is no branch {branch!r}", f"Choose one that exists, such as {', '.join(known[:5])}."
     )
 
 
-def empty_repository() -> EmptyRepository:
-    return EmptyRepository(
-        "The repository is empty: it has no commit yet", "Make a first commit in it, then try again."
+async def no_branches(git: Git) -> EmptyRepository | RepositoryUnusable:
+    """The error for a repository without a branch: it is empty, or has commits all the same, as a checkout by a CI may leave it."""
+    result = await git.run("rev-parse", "--quiet", "--verify", "HEAD^{commit}", ok=(0, 1, 128))
+    if result.returncode != 0:
+        return EmptyRepository(
+            "The repository is empty: it has no commit yet", "Make a first commit in it, then try again."
+        )
+    return RepositoryUnusable(
+        "The repository has commits and no branch: its HEAD is detached",
+        "Make a branch where it lies (git switch -c main), then try again.",
     )
 
 
@@ -92,7 +99,7 @@ def began_empty(head: str, base: str) -> EmptyRepository:
 async def choose_default_branch(git: Git) -> str | None:
     """What work begins from when nobody says: the origin's default, else what HEAD is on, else main, master or the newest branch.
 
-    None for an empty repository. A branch that a session has made is never chosen while there is another one.
+    None where there is no branch. A branch that a session has made is never chosen while there is another one.
     """
     names = [one.name for one in await list_branches(git, 5_000)]
     if not names:
