@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from openinspect.testing.live_server import LiveServer
 
@@ -64,7 +64,7 @@ def test_text_is_seen_while_it_is_written(visit, live: LiveServer, session: str)
 def test_the_newest_stays_in_view_unless_one_scrolls_up(visit, session: str) -> None:
     page = visit(f"/sessions/{session}")
     send(page, "say 400 words\nsay 400 words\nsay: The very end.")
-    expect(timeline(page).get_by_text("The very end.").last).to_be_in_viewport(timeout=TURN)
+    expect(timeline(page).get_by_text("The very end.", exact=True).last).to_be_in_viewport(timeout=TURN)
     idle(page)
     from_end = "e => e.scrollHeight - e.scrollTop - e.clientHeight"
     assert timeline(page).evaluate(from_end) < 4
@@ -74,6 +74,49 @@ def test_the_newest_stays_in_view_unless_one_scrolls_up(visit, session: str) -> 
     send(page, "say: One more.")
     expect(timeline(page).get_by_text("One more.").last).to_be_in_viewport(timeout=TURN)
     idle(page)
+
+
+def test_a_longer_prompt_below_does_not_hold_up_the_newest(visit, session: str) -> None:
+    page = visit(f"/sessions/{session}")
+    send(page, "say 400 words every 20 ms\nsay: And that was it.")
+    expect(timeline(page).locator(".prose-growing")).to_be_visible(timeout=TURN)
+    prompt = page.get_by_label("Prompt", exact=True)
+    for number in range(6):
+        prompt.press_sequentially(f"line {number}")
+        prompt.press("Enter")
+        expect(timeline(page).locator(".prose-growing")).to_be_visible()
+    expect(page.get_by_role("button", name="Latest")).to_have_count(0)
+    expect(timeline(page).get_by_text("And that was it.", exact=True).last).to_be_in_viewport(timeout=TURN)
+    idle(page)
+    prompt.fill("")
+
+
+def test_who_scrolls_up_by_a_little_is_left_there(visit, session: str) -> None:
+    page = visit(f"/sessions/{session}")
+    send(page, "say 200 words every 20 ms")
+    expect(timeline(page).locator(".prose-growing")).to_be_visible(timeout=TURN)
+    timeline(page).hover()
+    page.mouse.wheel(0, -40)
+    expect(page.get_by_role("button", name="Latest")).to_be_visible()
+    idle(page)
+    page.keyboard.press("End")
+
+
+def test_a_full_queue_says_so(visit, live: LiveServer, session: str) -> None:
+    page = visit(f"/sessions/{session}")
+    waiting = [live.prompt(session, "sleep 120")] + [live.prompt(session, f"say: {at}") for at in range(9)]
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("say: one too many")
+    reason = page.get_by_text("10 prompts are unfinished: wait for one, or cancel one.")
+    expect(reason).to_be_visible()
+    expect(prompt).to_have_accessible_description(re.compile("10 prompts are unfinished"))
+    expect(page.get_by_role("button", name="Queue", exact=True)).to_be_disabled()
+    for one in reversed(waiting[1:]):
+        live.api.call("DELETE", f"/sessions/{session}/prompts/{one}")
+    expect(reason).to_have_count(0)
+    page.get_by_role("button", name="Stop the agent").click()
+    idle(page)
+    prompt.fill("")
 
 
 def test_queue_edit_cancel_and_stop(visit, live: LiveServer, session: str) -> None:
@@ -207,6 +250,52 @@ def test_the_server_is_killed_in_the_middle_of_a_text(visit, live: LiveServer, w
     assert max(len(words) for words in same_as_the_log(page, live, session)) >= 300
 
 
+def test_a_prompt_that_was_not_sent_outlasts_the_page(visit, live: LiveServer, watch, session: str) -> None:
+    watch.expected = ("Failed to load resource", "WebSocket connection to")
+    page = visit(f"/sessions/{session}")
+    expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
+    live.kill()
+    send(page, "say: kept for later")
+    expect(page.get_by_text("Not sent:")).to_be_visible()
+    send(page, "say: not wanted any more")
+    page.goto("about:blank")
+    live.start()
+    page.goto(f"/sessions/{session}")
+    expect(page.get_by_text("Not sent:")).to_have_count(2)
+    page.get_by_role("button", name="Discard").last.click()
+    page.get_by_role("button", name="Send again").click()
+    expect(timeline(page).get_by_text("kept for later", exact=True).last).to_be_visible(timeout=TURN)
+    idle(page)
+    page.reload()
+    expect(timeline(page).get_by_text("kept for later", exact=True).last).to_be_visible()
+    expect(page.get_by_text("Not sent:")).to_have_count(0)
+    queued = [e["body"]["text"] for e in live.events(session) if e["body"]["kind"] == "prompt.queued"]
+    assert queued.count("say: kept for later") == 1
+    assert "say: not wanted any more" not in queued
+
+
+def test_a_prompt_that_arrived_unanswered_is_not_sent_twice(
+    visit, live: LiveServer, watch, session: str
+) -> None:
+    watch.expected = ("Failed to load resource",)
+    page = visit(f"/sessions/{session}")
+
+    def answer_lost(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route(f"**/api/sessions/{session}/prompts", answer_lost, times=1)
+    send(page, "say: only once")
+    expect(page.get_by_text("Not sent:")).to_be_visible()
+    page.reload()
+    page.get_by_role("button", name="Send again").click()
+    expect(page.get_by_text("Not sent:")).to_have_count(0)
+    expect(timeline(page).get_by_text("only once", exact=True).last).to_be_visible(timeout=TURN)
+    idle(page)
+    queued = [e["body"]["text"] for e in live.events(session) if e["body"]["kind"] == "prompt.queued"]
+    assert queued.count("say: only once") == 1
+
+
 HOSTILE = (
     r"say: <img src=x onerror=alert(1)> <script>alert(1)</script> "
     r"[press me](javascript:alert(1)) [data](data:text/html,<script>alert(1)</script>) "
@@ -268,6 +357,14 @@ def test_rename_archive_and_restore(visit, live: LiveServer) -> None:
     page.goto(f"/sessions/{session_id}")
     page.get_by_role("button", name="Restore").click()
     expect(page.get_by_text("This session is archived.")).to_have_count(0)
+
+
+def test_a_phone_says_how_much_effort_is_made(visit, session: str) -> None:
+    page = visit(f"/sessions/{session}", phone=True)
+    value = page.get_by_role("button", name="Effort").get_by_text(re.compile("High|Medium|Low"))
+    expect(value).to_be_in_viewport(ratio=1)
+    box = value.bounding_box()
+    assert box is not None and box["width"] > 15
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,10 @@ export const queries = new QueryClient({
   },
 });
 
+/** What no stream and no timer renews is asked for again by itself while the server is away. */
+const AGAIN_MS = 4_000;
+const untilThere = (query: { state: { error: Error | null } }) => (query.state.error ? AGAIN_MS : false);
+
 export const meQuery = queryOptions({
   queryKey: ["me"],
   queryFn: () => given(GET("/api/me")),
@@ -47,6 +51,7 @@ export const repositoriesQuery = queryOptions({
   queryKey: ["repositories"],
   queryFn: () => given(GET("/api/repositories")),
   staleTime: 30_000,
+  refetchInterval: untilThere,
 });
 
 export const branchesQuery = (repositoryId: string) =>
@@ -72,6 +77,7 @@ export const modelsQuery = queryOptions({
   queryKey: ["models"],
   queryFn: () => given(GET("/api/models")),
   staleTime: 60_000,
+  refetchInterval: untilThere,
 });
 
 export const usersQuery = queryOptions({ queryKey: ["users"], queryFn: () => given(GET("/api/users")) });

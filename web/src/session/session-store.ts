@@ -6,7 +6,7 @@
  * dropped again and fetched anew when it is wanted.
  */
 import { GET, POST, given } from "@/api/client";
-import { type ApiProblem, asProblem } from "@/api/problem";
+import { ApiProblem, asProblem } from "@/api/problem";
 import { diffQuery, pullRequestQuery, queries } from "@/api/queries";
 import { requestKey } from "@/api/request-key";
 import type { Here, LogEvent, NewPrompt, Presence, SessionDetail } from "@/api/types";
@@ -14,6 +14,7 @@ import { type Connection, SessionStream } from "@/stream/session-stream";
 import { type Row, RowBuilder } from "./rows";
 import { advance } from "./standing";
 import { Timeline } from "./timeline";
+import { forget, keep, unsent } from "./unsent";
 
 const FIRST_PAGE = 400;
 const OLDER_PAGE = 1_000;
@@ -25,7 +26,9 @@ const MAX_WEIGHT = 48_000_000;
 const FLUSH_MS = 33;
 const HIDDEN_FLUSH_MS = 300;
 
-/** A prompt on its way to the server: shown at once, and kept with its key until the log has it. */
+const LEFT = new ApiProblem(0, "unsent", "The page was left before the server answered.", "Sent again, it never counts twice.");
+
+/** A prompt on its way to the server: shown at once, and kept with its key until the server has it, also when the page is left. */
 export type Outgoing = { key: string; body: NewPrompt; problem: ApiProblem | null };
 
 export type SessionView = {
@@ -70,7 +73,9 @@ export class SessionStore {
   private refresh: ReturnType<typeof setTimeout> | undefined;
   private closed = false;
 
-  constructor(readonly id: string) {}
+  constructor(readonly id: string) {
+    this.view.outgoing = unsent(id).map((one) => ({ ...one, problem: LEFT }));
+  }
 
   subscribe = (listener: () => void): (() => void) => {
     this.listeners.add(listener);
@@ -160,6 +165,7 @@ export class SessionStore {
   async send(body: NewPrompt): Promise<void> {
     const key = body.client_request_id ?? requestKey();
     const outgoing: Outgoing = { key, body: { ...body, client_request_id: key }, problem: null };
+    keep(this.id, { key, body: outgoing.body });
     this.set({ outgoing: [...this.view.outgoing, outgoing] });
     await this.post(outgoing);
   }
@@ -172,6 +178,7 @@ export class SessionStore {
   }
 
   discard(key: string): void {
+    forget(key);
     this.set({ outgoing: this.view.outgoing.filter((one) => one.key !== key) });
   }
 

@@ -38,7 +38,7 @@ export function ModelPicker({ value, onPick, side }: { value: ModelChoice; onPic
         <Picker
           label="Effort"
           icon={<Gauge />}
-          compact={side === "top"}
+          className="shrink-0"
           side={side}
           value={effort}
           placeholder="Effort"

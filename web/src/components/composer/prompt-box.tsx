@@ -1,6 +1,6 @@
 /** Where a prompt is written: grows with its words, takes pictures by paste, drop or file, and sends with ⌘ or Ctrl and Enter. */
 import { ArrowUp, ImagePlus, X } from "lucide-react";
-import { type ReactNode, type RefObject, useLayoutEffect, useRef, useState } from "react";
+import { type ReactNode, type RefObject, useId, useLayoutEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Kbd, MOD } from "@/components/ui/kbd";
 import { MAX_PICTURES, PICTURE_TYPES, type usePictures } from "./pictures";
@@ -15,6 +15,8 @@ type PromptBoxProps = {
   sendLabel: string;
   placeholder: string;
   busy?: boolean;
+  /** Something has to be fetched before anything can be sent. */
+  waiting?: boolean;
   /** Why nothing can be sent at the moment. */
   blocked?: string;
   area: RefObject<HTMLTextAreaElement | null>;
@@ -24,12 +26,13 @@ type PromptBoxProps = {
   rows?: number;
 };
 
-export function PromptBox({ text, onText, pictures, onSend, sendLabel, placeholder, busy = false, blocked, area, tools, actions, autoFocus = false, rows = 1 }: PromptBoxProps) {
+export function PromptBox({ text, onText, pictures, onSend, sendLabel, placeholder, busy = false, waiting = false, blocked, area, tools, actions, autoFocus = false, rows = 1 }: PromptBoxProps) {
   const [dropping, setDropping] = useState(false);
   const file = useRef<HTMLInputElement>(null);
+  const why = useId();
   const letters = [...text].length;
   const over = letters > MAX_LETTERS;
-  const ready = !busy && !blocked && !over && (text.trim() !== "" || pictures.pictures.length > 0);
+  const ready = !busy && !waiting && !blocked && !over && (text.trim() !== "" || pictures.pictures.length > 0);
 
   useLayoutEffect(() => {
     const element = area.current;
@@ -78,6 +81,7 @@ export function PromptBox({ text, onText, pictures, onSend, sendLabel, placehold
         // oxlint-disable-next-line jsx-a11y/no-autofocus -- on the first page it is what people come for
         autoFocus={autoFocus}
         aria-label="Prompt"
+        aria-describedby={over || blocked ? why : undefined}
         placeholder={placeholder}
         onChange={(event) => onText(event.target.value)}
         onKeyDown={(event) => {
@@ -94,10 +98,17 @@ export function PromptBox({ text, onText, pictures, onSend, sendLabel, placehold
         className="block w-full resize-none bg-transparent px-3.5 pt-3 pb-1 text-base leading-6 outline-none"
       />
       {over && (
-        <p role="alert" className="px-3.5 text-xs text-bad">
+        <p id={why} role="alert" className="px-3.5 text-xs text-bad">
           {letters - MAX_LETTERS} characters too many: a prompt has at most 64,000.
         </p>
       )}
+      <div role="status">
+        {blocked && !over && (
+          <p id={why} className="px-3.5 text-xs text-warn">
+            {blocked}
+          </p>
+        )}
+      </div>
       <div className={`flex items-center gap-0.5 p-1.5 ${rows > 1 ? "flex-wrap" : ""}`}>
         <div className={rows > 1 ? "contents" : "flex min-w-0 items-center gap-0.5"}>{tools}</div>
         <div className="ml-auto flex shrink-0 items-center gap-1.5">
@@ -116,13 +127,20 @@ export function PromptBox({ text, onText, pictures, onSend, sendLabel, placehold
             <ImagePlus className="size-4" />
           </Button>
           {actions}
-          <span title={blocked}>
-            <Button look="primary" size="sm" aria-label={sendLabel} disabled={!ready} busy={busy} onClick={onSend} className="h-7.5 px-2 sm:pr-1.5 sm:pl-2.5">
-              <span className={rows > 1 ? "" : "max-sm:sr-only"}>{sendLabel}</span>
-              <Kbd>{`${MOD}⏎`}</Kbd>
-              <ArrowUp className="size-4 sm:hidden coarse:block" aria-hidden />
-            </Button>
-          </span>
+          <Button
+            look="primary"
+            size="sm"
+            aria-label={sendLabel}
+            aria-describedby={over || blocked ? why : undefined}
+            disabled={!ready}
+            busy={busy}
+            onClick={onSend}
+            className="h-7.5 px-2 sm:pr-1.5 sm:pl-2.5"
+          >
+            <span className={rows > 1 ? "" : "max-sm:sr-only"}>{sendLabel}</span>
+            <Kbd>{`${MOD}⏎`}</Kbd>
+            <ArrowUp className="size-4 sm:hidden coarse:block" aria-hidden />
+          </Button>
         </div>
       </div>
       {dropping && <div className="pointer-events-none absolute inset-0 grid place-items-center rounded-xl bg-surface/85 text-sm font-medium text-accent">Drop the picture here</div>}

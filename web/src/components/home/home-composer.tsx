@@ -1,11 +1,11 @@
 /** Begins a session: where, on which branch, with which model, and what shall be done. */
-import { useQuery } from "@tanstack/react-query";
+import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
 import { FolderGit2, GitBranch, Plus } from "lucide-react";
 import { useRef, useState } from "react";
 import { POST, given, uploadAttachment } from "@/api/client";
-import { type ApiProblem, asProblem } from "@/api/problem";
-import { branchesQuery, modelsQuery, queries, repositoriesQuery } from "@/api/queries";
+import { ApiProblem, asProblem } from "@/api/problem";
+import { branchesQuery, modelsQuery, queries, repositoriesQuery, sessionsQuery } from "@/api/queries";
 import { requestKey } from "@/api/request-key";
 import { useDraft } from "@/components/composer/draft";
 import { type ModelChoice, ModelPicker } from "@/components/composer/model-picker";
@@ -40,7 +40,17 @@ export function HomeComposer() {
 
   useKeys({ "/": () => area.current?.focus() });
 
-  const repository = picked === NONE ? null : (repositories?.find((one) => one.id === picked) ?? repositories?.[0] ?? null);
+  // Where the last session worked, until somebody has chosen here. Looked up once: others' sessions don't change it under one's fingers.
+  const first = useInfiniteQuery({ ...sessionsQuery({ status: "active", mine: false, q: "" }), enabled: picked === null });
+  const [newest, setNewest] = useState<string | null>(null);
+  if (newest === null && picked === null && repositories && (first.data || first.error)) {
+    const used = first.data?.pages[0]?.items.map((one) => one.targets[0]?.repository_id) ?? [];
+    setNewest(used.find((id) => repositories.some((one) => one.id === id)) ?? repositories[0]?.id ?? NONE);
+  }
+  const wanted = picked ?? newest;
+  const known = repositories !== undefined && wanted !== null;
+
+  const repository = wanted === null || wanted === NONE ? null : (repositories?.find((one) => one.id === wanted) ?? repositories?.[0] ?? null);
   const { data: branches = [], error: branchesError } = useQuery({ ...branchesQuery(repository?.id ?? ""), enabled: repository !== null });
   const kept = last.model !== undefined && models?.some((one) => one.id === last.model && one.available);
   const firstUsable = models?.some((one) => one.id === server.default_model && one.available) ? server.default_model : (models?.find((one) => one.available)?.id ?? server.default_model);
@@ -84,12 +94,14 @@ export function HomeComposer() {
       void queries.invalidateQueries({ queryKey: ["sessions"] });
       await navigate({ to: "/sessions/$sessionId", params: { sessionId: session.id } });
     } catch (thrown) {
-      setProblem(asProblem(thrown));
+      const { status, code, message, remedy } = asProblem(thrown);
+      setProblem(status === 0 ? new ApiProblem(status, code, `Not started: ${message.charAt(0).toLowerCase()}${message.slice(1)}`, "What you wrote is kept. Started again, it never counts twice.") : new ApiProblem(status, code, message, remedy));
     } finally {
       setBusy(false);
     }
   };
 
+  const shown = problem ?? (error && asProblem(error).status !== 0 ? asProblem(error) : null);
   if (repositories?.length === 0 && can("repositories.manage")) {
     return (
       <div className="rounded-xl border bg-surface p-5 shadow-card">
@@ -110,7 +122,8 @@ export function HomeComposer() {
         onText={setText}
         pictures={pictures}
         busy={busy}
-        blocked={noModel ? "No model can be used yet: see Settings → Models." : undefined}
+        waiting={!known}
+        blocked={noModel ? "No model can be used yet: see Settings → Models." : !repositories && error ? "Nothing can be started until the server answers." : undefined}
         onSend={() => void send()}
         sendLabel={busy ? "Starting…" : "Start"}
         placeholder="Describe a task. The agent works on it in a sandbox and comes back with a pull request."
@@ -119,7 +132,7 @@ export function HomeComposer() {
             <Picker
               label="Repository"
               icon={<FolderGit2 />}
-              value={repository?.id ?? (repositories ? NONE : null)}
+              value={repository?.id ?? (known ? NONE : null)}
               placeholder="Repository"
               options={[...(repositories ?? []).map((one) => ({ value: one.id, label: one.name, hint: one.origin_url ?? one.location })), { value: NONE, label: "No repository", hint: "An empty work folder" }]}
               onPick={(id) => {
@@ -149,7 +162,8 @@ export function HomeComposer() {
           </>
         }
       />
-      {(problem || error) && <ProblemNote problem={problem ?? asProblem(error)} />}
+      {/* That the server can't be reached is told once, by the list below. */}
+      {shown && <ProblemNote problem={shown} />}
     </div>
   );
 }

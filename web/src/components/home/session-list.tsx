@@ -4,7 +4,7 @@ import { Link, getRouteApi, useNavigate } from "@tanstack/react-router";
 import { Archive, Inbox, Search, UserRound } from "lucide-react";
 import { type ReactNode, memo, useDeferredValue, useRef, useState } from "react";
 import { asProblem } from "@/api/problem";
-import { sessionsQuery } from "@/api/queries";
+import { queries, sessionsQuery } from "@/api/queries";
 import type { SessionSummary } from "@/api/types";
 import { TONES, doing } from "@/components/marks/activity";
 import { ActivityMark } from "@/components/marks/activity-mark";
@@ -63,11 +63,13 @@ export function SessionList() {
         </Toggle>
       </div>
       {query.error && (
-        <ProblemNote problem={asProblem(query.error)}>
-          <Button size="sm" onClick={() => query.refetch()}>
-            Try again
-          </Button>
-        </ProblemNote>
+        <div className="mb-2">
+          <ProblemNote problem={asProblem(query.error)}>
+            <Button size="sm" onClick={() => queries.refetchQueries({ type: "active", predicate: (one) => one.state.status === "error" })}>
+              Try again
+            </Button>
+          </ProblemNote>
+        </div>
       )}
       {query.isPending && <Waiting />}
       {query.data && sessions.length === 0 && (
@@ -113,7 +115,7 @@ const SessionRow = memo(function SessionRow({ session }: { session: SessionSumma
             {loud && <span className={TONES[state.tone]}>{state.word} · </span>}
             {session.last_outcome === "failed" && !loud && <span className="text-bad">Failed · </span>}
             {session.targets.length > 0 ? session.targets.map((one) => one.repository).join(", ") : "no repository"}
-            {session.targets[0] && <span className="hidden sm:inline"> · {session.targets[0].base_branch}</span>}
+            {session.targets[0] && <span className="hidden sm:inline" title={session.targets[0].base_branch}> · {session.targets[0].base_branch}</span>}
           </span>
         </span>
         <span className="flex justify-end gap-1">

@@ -53,11 +53,11 @@ export function SessionHeader({ panel, onPanel }: { panel: PanelName | null; onP
         )}
         {target && (
           <p className="flex min-w-0 gap-1.5 text-2xs leading-4 text-ink-3">
-            <span className="truncate">{target.repository}</span>
-            <span className="hidden shrink-0 sm:inline" aria-hidden>
+            <span className="max-w-[60%] shrink-0 truncate">{target.repository}</span>
+            <span className="shrink-0" aria-hidden>
               ·
             </span>
-            <span className="hidden truncate font-mono sm:inline" title={`from ${target.base_branch}`}>
+            <span className="truncate font-mono" title={`${target.work_branch}, from ${target.base_branch}`}>
               {target.work_branch}
             </span>
             {standing.targets.length > 1 && <span className="shrink-0">+{standing.targets.length - 1}</span>}
@@ -66,7 +66,7 @@ export function SessionHeader({ panel, onPanel }: { panel: PanelName | null; onP
       </div>
       <Presence />
       {standing.pull_requests.slice(-1).map((one) => (
-        <button key={one.id} type="button" onClick={() => onPanel("pull-requests")} className="hidden rounded-full hover:brightness-95 sm:flex">
+        <button key={one.id} type="button" onClick={() => onPanel("pull-requests")} className="flex shrink-0 items-center rounded-full hover:brightness-95 coarse:h-10">
           <PullRequestMark pullRequest={one} />
         </button>
       ))}

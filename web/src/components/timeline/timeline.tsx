@@ -1,7 +1,7 @@
 /** The session's timeline: a virtual list that stays at its newest end unless somebody scrolls up, and fetches what is older when they do. */
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { ArrowDown, Link as LinkIcon, MessageSquare } from "lucide-react";
-import { memo, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { type RefObject, memo, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 import { Button } from "@/components/ui/button";
 import { Empty } from "@/components/ui/empty";
 import { complain, say } from "@/components/ui/toasts";
@@ -18,6 +18,9 @@ import { ToolRow } from "./tool-row";
 import { ReasoningRow, TextRow } from "./writing-row";
 
 const NEAR_END = 64;
+/** How long after a turn of the wheel, a swipe or a key what scrolls is still its doing: smooth scrolling goes on for a while. */
+const BY_HAND_MS = 1_000;
+const SCROLL_KEYS = new Set(["ArrowUp", "PageUp", "Home", " ", "Tab"]);
 const NEAR_START = 900;
 const AIM_MS = 600;
 
@@ -49,40 +52,51 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
     initialOffset: Number.MAX_SAFE_INTEGER,
   });
 
+  const pin = useCallback(() => {
+    const element = scroller.current;
+    if (!element) return;
+    element.scrollTop = element.scrollHeight;
+    lastTop.current = element.scrollTop;
+  }, []);
+  const byHand = useByHand(scroller);
+
   const look = useCallback(() => {
     const element = scroller.current;
     if (!element) return;
-    const near = element.scrollHeight - element.scrollTop - element.clientHeight < NEAR_END;
-    // Only who scrolls up leaves the end; that something was added below does not count as leaving it.
+    const moved = element.scrollTop - lastTop.current;
+    const left = element.scrollHeight - element.scrollTop - element.clientHeight;
+    // Only who scrolls up leaves the end. The browser itself moves the list too, when what stands below it takes room.
     if (aiming.current) stuck.current = false;
-    else if (near) stuck.current = true;
-    else if (element.scrollTop < lastTop.current - 1) stuck.current = false;
+    else if (left <= 1) stuck.current = true;
+    else if (moved < 0 && byHand()) stuck.current = false;
+    else if (moved > 0 && left < NEAR_END) stuck.current = true;
+    if (stuck.current && left > 1) pin();
     lastTop.current = element.scrollTop;
     store.following = stuck.current;
     setAtEnd(stuck.current);
     if (element.scrollTop < NEAR_START) void store.loadOlder();
-  }, [store]);
+  }, [store, byHand, pin]);
 
   // After every change of what is shown: whoever was at the end stays there.
   useLayoutEffect(() => {
     const element = scroller.current;
-    if (element && stuck.current && element.scrollHeight - element.scrollTop - element.clientHeight > 0) element.scrollTop = element.scrollHeight;
+    if (element && stuck.current && element.scrollHeight - element.scrollTop - element.clientHeight > 0) pin();
   });
   useEffect(() => {
     const element = scroller.current;
     if (!element) return;
     // A banner or a longer prompt takes room from below.
     const observer = new ResizeObserver(() => {
-      if (stuck.current) element.scrollTop = element.scrollHeight;
+      if (stuck.current) pin();
     });
     observer.observe(element);
     return () => observer.disconnect();
-  }, []);
+  }, [pin]);
   const toEnd = useCallback(() => {
     stuck.current = true;
     setAtEnd(true);
-    if (scroller.current) scroller.current.scrollTop = scroller.current.scrollHeight;
-  }, []);
+    pin();
+  }, [pin]);
   // What somebody has just sent is what they want to see.
   useEffect(() => {
     if (outgoing.length > 0) toEnd();
@@ -157,6 +171,38 @@ export function Timeline({ target, onTargetReached }: { target: number | null; o
       )}
     </div>
   );
+}
+
+/** Tells whether a person is scrolling now: by wheel, touch, key, or with the pointer held on the list or its scrollbar. */
+function useByHand(scroller: RefObject<HTMLElement | null>): () => boolean {
+  const last = useRef(-Infinity);
+  const held = useRef(false);
+  useEffect(() => {
+    const element = scroller.current;
+    if (!element) return;
+    const hand = () => {
+      last.current = performance.now();
+    };
+    const key = (event: KeyboardEvent) => SCROLL_KEYS.has(event.key) && hand();
+    const press = () => {
+      held.current = true;
+    };
+    const release = (event: PointerEvent) => {
+      if (!held.current || event.buttons !== 0) return;
+      held.current = false;
+      hand();
+    };
+    const heard = new AbortController();
+    const how = { passive: true, signal: heard.signal };
+    element.addEventListener("wheel", hand, how);
+    element.addEventListener("touchmove", hand, how);
+    element.addEventListener("keydown", key, how);
+    element.addEventListener("pointerdown", press, how);
+    // Not every browser tells when the scrollbar is let go; then the pointer's next move does.
+    for (const end of ["pointerup", "pointercancel", "pointermove"] as const) addEventListener(end, release, how);
+    return () => heard.abort();
+  }, [scroller]);
+  return useCallback(() => held.current || performance.now() - last.current < BY_HAND_MS, []);
 }
 
 function estimate(row: Row | undefined): number {

@@ -26,15 +26,14 @@ type PickerProps = {
   className?: string;
   /** Below the list: a way to something that is not in it. */
   footer?: ReactNode;
-  /** Shows its sign alone on a phone. */
-  compact?: boolean;
 };
 
-export function Picker({ label, options, value, onPick, icon, placeholder = "Choose", empty = "Nothing to choose from", disabled, side, className = "", footer, compact = false }: PickerProps) {
+export function Picker({ label, options, value, onPick, icon, placeholder = "Choose", empty = "Nothing to choose from", disabled, side, className = "", footer }: PickerProps) {
   const [open, setOpen] = useState(false);
   const trigger = useRef<HTMLButtonElement>(null);
   const id = useId();
   const chosen = options.find((one) => one.value === value);
+  const shown = chosen?.label ?? value ?? placeholder;
   const close = () => {
     setOpen(false);
     trigger.current?.focus();
@@ -45,8 +44,8 @@ export function Picker({ label, options, value, onPick, icon, placeholder = "Cho
         ref={trigger}
         type="button"
         disabled={disabled}
-        aria-label={`${label}: ${chosen?.label ?? value ?? placeholder}`}
-        title={label}
+        aria-label={`${label}: ${shown}`}
+        title={`${label}: ${shown}`}
         aria-haspopup="listbox"
         aria-expanded={open}
         aria-controls={open ? id : undefined}
@@ -54,7 +53,7 @@ export function Picker({ label, options, value, onPick, icon, placeholder = "Cho
         className={`inline-flex h-7 max-w-56 min-w-0 items-center gap-1.5 rounded-md px-2 text-xs font-medium text-ink-2 transition-colors hover:bg-hover hover:text-ink disabled:pointer-events-none disabled:opacity-50 aria-expanded:bg-hover coarse:h-9 ${className}`}
       >
         {icon && <span className="shrink-0 text-ink-3 [&>svg]:size-3.5">{icon}</span>}
-        <span className={`truncate ${compact ? "max-sm:sr-only" : ""}`}>{chosen?.label ?? value ?? placeholder}</span>
+        <span className="truncate">{shown}</span>
         <ChevronsUpDown className="hidden size-3 shrink-0 text-ink-3 sm:block" aria-hidden />
       </button>
       {open && (
@@ -137,7 +136,9 @@ function List({ id, label, options, value, onPick, empty, footer, close }: ListP
               className="flex cursor-pointer items-start gap-2 rounded-md px-2.5 py-1.5 text-sm aria-disabled:cursor-default aria-disabled:text-ink-3 data-[active=true]:bg-hover coarse:py-2.5"
             >
               <span className="min-w-0 flex-1">
-                <span className="block truncate">{one.label}</span>
+                <span className="block truncate" title={one.label}>
+                  {one.label}
+                </span>
                 {one.hint && <span className="block text-xs text-ink-3">{one.hint}</span>}
               </span>
               {one.value === value && <Check className="mt-0.5 size-4 shrink-0 text-accent" aria-hidden />}
