@@ -1,6 +1,6 @@
 """Two web servers in one process: the page and the API on a TCP port, the sandboxes' door on a unix socket. Both are uvicorn.
 
-Heads of requests and connections are bounded (``bounded_http``). ``run`` returns when ``stop`` is set: it stops accepting, gives open requests ``GRACE_SECONDS``, then closes what is left (streams are told to
+Heads and bodies of requests, connections, and at the door those of each token are bounded (``bounded_http``). ``run`` returns when ``stop`` is set: it stops accepting, gives open requests ``GRACE_SECONDS``, then closes what is left (streams are told to
 resume). Signals are the caller's.
 """
 
@@ -18,7 +18,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from openinspect.bounded_http import bounded_protocol, max_connections
+from openinspect.bounded_http import Who, bounded_protocol, max_connections
+from openinspect.gateway.grants import credentials
 from openinspect.problems import Unavailable
 from openinspect.protocol.frames import MAX_MESSAGE_BYTES
 
@@ -86,11 +87,11 @@ def listen_door(folder: Path) -> socket.socket:
     return listener
 
 
-def _server(app: ASGIApp, *, trusted_proxies: list[str] | None) -> _Server:
+def _server(app: ASGIApp, *, trusted_proxies: list[str] | None, who: Who | None = None) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http=bounded_protocol(max_connections()),
+            http=bounded_protocol(max_connections(), who),
             ws="websockets-sansio",
             ws_max_size=MAX_MESSAGE_BYTES + 1024,
             ws_per_message_deflate=False,
@@ -117,7 +118,10 @@ async def run(
     ready: asyncio.Event | None = None,
 ) -> None:
     logging.getLogger("uvicorn.error").addFilter(_is_news)
-    servers = [_server(page, trusted_proxies=trusted_proxies), _server(door, trusted_proxies=None)]
+    servers = [
+        _server(page, trusted_proxies=trusted_proxies),
+        _server(door, trusted_proxies=None, who=credentials),
+    ]
     tasks = [
         asyncio.create_task(server.serve(sockets=[listener]))
         for server, listener in zip(servers, (tcp, unix), strict=True)

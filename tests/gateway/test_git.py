@@ -265,6 +265,16 @@ async def test_without_a_valid_token_nothing_is_served(world: World) -> None:
     assert "Bearer right" not in [seen for host in world.hosts[1:] for seen in host.seen]
 
 
+async def test_a_stranger_s_body_is_not_waited_for(tmp_path: Path) -> None:
+    async with serving() as door:
+        door.credential = "Bearer right"
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.split(":")[2].split("/")[0]))
+        writer.write(b"POST /git/repo/git-upload-pack HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 401") and b"This token is not valid." in answer
+        writer.close()
+
+
 async def test_a_failing_recorder_does_not_make_an_accepted_push_fail(world: World) -> None:
     world.door.crash_when_told = True
     work = await world.clone()

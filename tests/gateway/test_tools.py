@@ -35,7 +35,9 @@ class Door:
         self.problem: Exception | None = None
         self.pause = 0.0
         self.door = ToolsDoor(
-            authorise=self._authorise, create_pull_request=self._create, limits=Limits(seconds=0.5)
+            authorise=self._authorise,
+            create_pull_request=self._create,
+            limits=Limits(seconds=0.5, body_seconds=0.5),
         )
 
     async def _authorise(self, token: str) -> Grant | None:
@@ -192,6 +194,19 @@ async def test_only_a_sandbox_gets_in(door: Door):
             f"{door.url}/tools/mcp", content=b"x" * 1_100_000, headers=known | {"accept": "application/json"}
         )
         assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(("token", "status"), [(RUNNING, b"408"), ("unknown", b"401")])
+async def test_a_body_that_never_comes_is_not_waited_for(door: Door, token: str, status: bytes):
+    await door.call({"title": "The library is there", "body": ""})
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(door.url.rpartition(":")[2]))
+    head = (
+        f"POST /tools/mcp HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 100\r\n\r\n"
+    )
+    writer.write(head.encode() + b"{")
+    answer = await asyncio.wait_for(reader.read(), 5)  # to the end of the connection
+    assert answer.startswith(b"HTTP/1.1 " + status) and b"connection: close" in answer
+    writer.close()
 
 
 async def test_a_web_socket_is_closed(door: Door):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
@@ -37,7 +37,14 @@ def _answer(_request: Request, problem: Exception) -> Response:
     return JSONResponse(
         {"error": {"code": problem.code, "message": problem.message, "remedy": problem.remedy}},
         status_code=problem.status,
+        # a stranger's body is not waited for
+        headers={"connection": "close"} if problem.status == 401 else None,
     )
+
+
+def _gone(_request: Request, _left: Exception) -> Response:
+    """Nobody reads this; without it every sender that leaves in a body would fill the log."""
+    return Response(status_code=400)
 
 
 def create_app(journal: Journal, bridge: Bridge, blobs: BlobStore, mounts: Sequence[BaseRoute]) -> Starlette:
@@ -70,7 +77,7 @@ def create_app(journal: Journal, bridge: Bridge, blobs: BlobStore, mounts: Seque
             Route("/bridge/diffs/{directory}", diff, methods=["PUT"]),
             *mounts,
         ],
-        exception_handlers={ProblemError: _answer},
+        exception_handlers={ProblemError: _answer, ClientDisconnect: _gone},
     )
 
 

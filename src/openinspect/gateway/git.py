@@ -28,6 +28,7 @@ import structlog
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from ..bounded_http import expected
 from ..forges.contract import GitBackend, LocalGitBackend
 from ..forges.errors import ForgeError
 from ..forges.local.place import locate
@@ -133,7 +134,7 @@ class GitDoor:
             async with asyncio.timeout(self.limits.total_seconds):
                 await self._serve(exchange, Request(scope, receive))
         except ClientGone as gone:
-            log.info("git_client_gone", why=str(gone))
+            log.debug("git_client_gone", why=str(gone))
         except TimeoutError:
             await self._say(
                 exchange, 504, "This took too long and was ended. Try again, with less at a time."
@@ -156,13 +157,16 @@ class GitDoor:
         try:
             if exchange.started:
                 return await exchange.end()
-            with suppress(TimeoutError):
-                # a client that is still sending would take our hanging up for a broken line, and never read why
-                async with asyncio.timeout(_DRAIN_SECONDS):
-                    await exchange.discard_body(most_bytes=_DRAIN_BYTES)
+            if (
+                status != 401
+            ):  # a stranger's body is not waited for: git asks without one first, and is told then
+                with suppress(TimeoutError):
+                    # a client that is still sending would take our hanging up for a broken line, and never read why
+                    async with asyncio.timeout(_DRAIN_SECONDS):
+                        await exchange.discard_body(most_bytes=_DRAIN_BYTES)
             await exchange.answer(status, text, {"connection": "close", **(headers or {})})
         except ClientGone as gone:
-            log.info("git_client_gone", why=str(gone))
+            log.debug("git_client_gone", why=str(gone))
 
     async def _serve(self, exchange: Exchange, request: Request) -> None:
         grant = await self._authorise(request)
@@ -189,6 +193,7 @@ class GitDoor:
         if service == "git-receive-pack" and not allowed.writable:
             raise GitDenied(403, f"This session may only read {directory!r}; it can't push there.")
         async with self._slot(grant.session_id):
+            expected(exchange.scope)  # git may compute for long before it sends on
             backend = self._local if isinstance(allowed.backend, LocalGitBackend) else self._upstream
             version = _protocol_version(request.headers.get("git-protocol", ""))
             encoding = request.headers.get("content-encoding", "").strip().lower()

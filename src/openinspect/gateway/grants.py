@@ -56,6 +56,13 @@ def bearer(headers: Headers) -> str | None:
     return headers.get("x-api-key") or None
 
 
+def credentials(headers: Headers) -> set[str]:
+    """Every token that a request names, in whichever way one of the doors may read it."""
+    named = {value.partition(" ")[2].strip() for value in headers.getlist("authorization")}
+    named.update(value.strip() for value in headers.getlist("x-api-key"))
+    return named - {""}
+
+
 async def authorise_runtime(engine: AsyncEngine, token: str | None) -> SandboxGrant:
     """Of the runtime's own token. Raises ``SignInNeeded``, also for the agent's."""
     return await authorise(engine, agent_token(token) if token else None)

@@ -8,7 +8,8 @@ Whatever goes wrong with a tool is an answer to the agent (``isError``) with wha
 themselves; anything else is logged here and told without details. 401 without a valid token, 404 beside the path, 405 for what is not POST (there
 are no streams to listen to).
 
-Bounds: ``calls_of_turn`` calls of a tool while one prompt runs (counted in this process), ``seconds`` for one call, 1 MiB for a request.
+Bounds: ``calls_of_turn`` calls of a tool while one prompt runs (counted in this process), ``seconds`` for one call, 1 MiB for a request (413), which has to
+come within ``body_seconds`` (408).
 The MCP library takes a second or two to import: that happens at the first request, or by ``warm``.
 """
 
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from openinspect.forges.errors import BranchNotFound, ForgeError, NothingToPropose
 from openinspect.problems import ProblemError, SignInNeeded
@@ -143,6 +144,7 @@ CreatePullRequest = Callable[[G, PullRequestWanted], Awaitable[PullRequestMade]]
 class Limits:
     calls_of_turn: int = 10
     seconds: float = 60
+    body_seconds: float = 15
 
 
 class ToolsDoor(Generic[G]):
@@ -198,13 +200,27 @@ class ToolsDoor(Generic[G]):
         grant = await self._grant(scope)
         if grant is None:
             unknown = "This sandbox's token is unknown, or its sandbox has ended."
-            await _problem(401, "token_invalid", unknown)(scope, receive, send)
+            await _problem(401, "token_invalid", unknown, close=True)(scope, receive, send)
             return
         await self.warm()
         if self._manager is None:
             await _problem(503, "ending", "The server is stopping.")(scope, receive, send)
             return
-        await self._manager.handle_request({**scope, _GRANT: grant}, receive, send)
+        try:
+            async with asyncio.timeout(self.limits.body_seconds):
+                body = await _body(receive)
+        except TimeoutError:
+            await _problem(408, "body_too_slow", "The request did not come in time.", close=True)(
+                scope, receive, send
+            )
+            return
+        except _TooLarge:
+            await _problem(413, "body_too_large", "The request is larger than 1 MiB.", close=True)(
+                scope, receive, send
+            )
+            return
+        if body is not None:
+            await self._manager.handle_request({**scope, _GRANT: grant}, _again(body, receive), send)
 
     async def _grant(self, scope: Scope) -> G | None:
         headers = dict(scope["headers"])
@@ -349,5 +365,39 @@ def _told_to_agent(problem: ProblemError | ForgeError) -> str:
     return f"{what} {problem.remedy}".strip()
 
 
-def _problem(status: int, code: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"code": code, "message": message}}, status_code=status)
+class _TooLarge(Exception):
+    pass
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body; None when the client has gone. Raises ``_TooLarge``."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if len(body) > _MAX_REQUEST_BYTES:
+            raise _TooLarge
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """``receive`` for an app that reads the body which has been read."""
+    given = False
+
+    async def read() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return read
+
+
+def _problem(status: int, code: str, message: str, *, close: bool = False) -> JSONResponse:
+    """``close``: the rest of the body, if there is one, is not waited for."""
+    headers = {"connection": "close"} if close else None
+    return JSONResponse({"error": {"code": code, "message": message}}, status_code=status, headers=headers)
