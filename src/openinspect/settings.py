@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 CHECKOUT = Path(__file__).parents[2]
 """The folder of the source tree, when this runs from one."""
@@ -16,6 +18,11 @@ def _default_data_dir() -> Path:
     if (CHECKOUT / "pyproject.toml").is_file():
         return CHECKOUT / ".openinspect"
     return Path.home() / ".local" / "share" / "openinspect"
+
+
+def is_text(word: str) -> bool:
+    """Whether it came from valid UTF-8: without a lone surrogate."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 class Settings(BaseSettings):
@@ -41,8 +48,10 @@ class Settings(BaseSettings):
     ] = None
     trusted_proxies: Annotated[
         list[str],
+        NoDecode,
         Field(
-            description="Addresses of reverse proxies whose `X-Forwarded-*` headers are believed, as a JSON list."
+            description="Addresses or networks of reverse proxies whose `X-Forwarded-*` headers are believed, with commas between them, such as "
+            "`127.0.0.1,10.0.0.0/8`."
         ),
     ] = []
 
@@ -148,6 +157,42 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
+    @field_validator("data_dir")
+    @classmethod
+    def _named_in_text(cls, value: Path) -> Path:
+        if not is_text(str(value)):
+            raise ValueError("the folder's path is not valid UTF-8")
+        return value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.strip().startswith("["):
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError("it is no list; write addresses with commas between them") from None
+        return [one.strip() for one in value.split(",") if one.strip()]
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, value: list[str]) -> list[str]:
+        return [one if one == "*" else _address(one) for one in value]
+
+    @field_validator("anthropic_api_key", "openai_api_key", "opencode_api_key")
+    @classmethod
+    def _a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        key = value.get_secret_value().strip()
+        if not all("!" <= letter <= "~" for letter in key):
+            raise ValueError(
+                "it is no key: it has characters that none has (a space, a line's end, an accent)"
+            )
+        return SecretStr(key)
+
     @property
     def base_url(self) -> str:
         """The address for links, without a slash at the end."""
@@ -164,3 +209,24 @@ class Settings(BaseSettings):
             return self.toolbox_dir
         of_checkout = CHECKOUT / ".tools" / "toolbox"
         return of_checkout if of_checkout.is_dir() else self.data_dir / "toolbox"
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False) if "/" in text else ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f"“{text}” is neither an IP address nor a network such as 10.0.0.0/8") from None
+
+
+def variable(field: str) -> str:
+    """The environment variable that sets a field; an alias, as validation errors call a field that has one, is one already."""
+    return field if field in _aliases() else f"OPENINSPECT_{field.upper()}"
+
+
+def is_own_variable(name: str) -> bool:
+    """Whether an environment variable is one of ours."""
+    return name.startswith("OPENINSPECT_") or name in _aliases()
+
+
+def _aliases() -> set[str]:
+    return {str(field.validation_alias) for field in Settings.model_fields.values() if field.validation_alias}

@@ -10,9 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from openinspect.cli import words
 from openinspect.cli.client import CLONE_SECONDS, ServerRecord, process_started
 from openinspect.forges.local.cloning import CloneLimits
+from openinspect.problems import Invalid
+from openinspect.settings import Settings
 
 
 def _run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -88,6 +92,66 @@ def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
 
 def test_a_setting_that_is_wrong(tmp_path: Path) -> None:
     _refused(_run(tmp_path, "up", OPENINSPECT_PORT="many"), "OPENINSPECT_PORT")
+
+
+def test_proxies_are_given_with_commas_between_them_or_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = _run(tmp_path, "up", OPENINSPECT_TRUSTED_PROXIES="garbage")
+    _refused(done, "OPENINSPECT_TRUSTED_PROXIES", "“garbage” is neither")
+    for given, meant in (
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("127.0.0.1, 10.1.2.3/8,::1", ["127.0.0.1", "10.0.0.0/8", "::1"]),
+        ('["127.0.0.1"]', ["127.0.0.1"]),
+        ("", []),
+    ):
+        monkeypatch.setenv("OPENINSPECT_TRUSTED_PROXIES", given)
+        assert Settings.model_validate({"data_dir": tmp_path}).trusted_proxies == meant
+
+
+def test_a_key_that_is_none_is_named_and_not_repeated(tmp_path: Path) -> None:
+    done = _run(tmp_path, "up", ANTHROPIC_API_KEY="sécret")
+    _refused(done, "ANTHROPIC_API_KEY: it is no key")
+    assert "OPENINSPECT_ANTHROPIC" not in done.stderr
+    assert "cret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "\udcff", "--detach"),
+        ("run", "x", "--repo", "/tmp/\udcff\udcfe"),
+        ("\udcff",),
+    ],
+)
+def test_an_argument_that_is_no_text(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    _refused(_run(tmp_path, *arguments), "Argument", "not valid UTF-8")
+
+
+def test_a_variable_that_is_no_text(tmp_path: Path) -> None:
+    for name in ("OPENINSPECT_TOKEN", "OPENAI_API_KEY"):
+        done = _run(tmp_path, "sessions", "list", **{name: "sec\udcff"})
+        _refused(done, f"{name} is not valid UTF-8")
+        assert "sec" not in done.stderr.partition(name)[2].partition("→")[0]
+    with pytest.raises(ValidationError, match="path is not valid UTF-8"):
+        Settings.model_validate({"data_dir": "/tmp/\udcff"})
+
+
+def test_an_address_or_a_token_that_is_none(tmp_path: Path) -> None:
+    for url in ("garbage", "ftp://x", "http://", "http://[", "http://x:99999", "http://a b"):
+        with pytest.raises(Invalid, match="OPENINSPECT_URL"):
+            words.elsewhere(url, "x")
+    for token in ("x\n", "a b"):
+        with pytest.raises(Invalid, match="OPENINSPECT_TOKEN"):
+            words.elsewhere("http://127.0.0.1:1", token)
+    done = _run(tmp_path, "sessions", "list", OPENINSPECT_URL="http://127.0.0.1:1", OPENINSPECT_TOKEN="é")
+    _refused(done, "OPENINSPECT_TOKEN is no token", "tokens create")
+
+
+def test_a_terminal_that_can_not_show_a_letter_ends_no_command(tmp_path: Path) -> None:
+    done = _run(tmp_path, "sessions", "list", LC_ALL="C", PYTHONUTF8="0")
+    assert done.returncode == 1
+    assert "No server runs" in done.stderr
 
 
 def test_doctor_tells_programs_what_it_tells_people(tmp_path: Path) -> None:

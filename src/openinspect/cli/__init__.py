@@ -6,6 +6,8 @@ Every error ends a command with one line that says what happened and one that sa
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 import typer
@@ -13,7 +15,7 @@ import typer
 from openinspect import __version__
 from openinspect.problems import ProblemError
 
-from . import code_commands, server_commands, session_commands
+from . import code_commands, server_commands, session_commands, words
 from .console import error_console
 from .text import as_called, clean
 
@@ -68,7 +70,11 @@ def main() -> None:
     from openinspect.db.errors import DatabaseError
     from openinspect.sandboxes.provider import ProviderError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal can't show ends no command
     try:
+        words.check(sys.argv[1:], os.environ)
         app()
     except ProblemError as problem:
         _fail(problem.message, problem.remedy)

@@ -19,7 +19,7 @@ import httpx2
 from openinspect.problems import Invalid, ProblemError, Unavailable
 from openinspect.settings import Settings
 
-from .text import program
+from .words import elsewhere
 
 ELSEWHERE = {
     "OPENINSPECT_URL": "Address of the server, such as `https://inspect.example.com`.",
@@ -129,6 +129,12 @@ class Client:
             )
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
+        except UnicodeEncodeError:  # such as the path of a folder that is given as a relative one
+            raise Invalid(
+                "not_utf8",
+                "What is to be sent is not valid UTF-8.",
+                "Rename the folder or file whose name is not.",
+            ) from None
         if answer.is_error:
             raise _problem(answer.status_code, answer.content)
         return answer.json() if answer.content else None
@@ -210,16 +216,10 @@ def _problem(status: int, content: bytes) -> ApiError:
 
 
 def connect(settings: Settings) -> Client:
-    """The server that these commands are for. Raises ``Unavailable`` when none runs."""
+    """The server that these commands are for. Raises ``Unavailable`` when none runs, and ``Invalid`` for an address or token that is none."""
     url, token = os.environ.get("OPENINSPECT_URL"), os.environ.get("OPENINSPECT_TOKEN")
     if url:
-        if not token:
-            raise Unavailable(
-                "token_missing",
-                "OPENINSPECT_URL is set, but not OPENINSPECT_TOKEN.",
-                f"Make one where the server runs, `{program()} tokens create NAME`, or in the page's settings; then: export OPENINSPECT_TOKEN=…",
-            )
-        return Client(url.rstrip("/"), token)
+        return Client(*elsewhere(url, token))
     record = _running(settings)
     return Client(record.url, record.token, settings)
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from openinspect.problems import Invalid
-from openinspect.settings import Settings
+from openinspect.settings import Settings, variable
 
 from .client import Client, connect
 from .text import one_line
@@ -37,7 +37,8 @@ def settings() -> Settings:
         return Settings()  # type: ignore[call-arg]
     except ValidationError as error:
         faults = "; ".join(
-            f"OPENINSPECT_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()
+            f"{variable(str(fault['loc'][0]))}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
         )
         raise Invalid(
             "settings_invalid",
