@@ -14,6 +14,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -126,8 +127,12 @@ def _own_loopback() -> str:
         return _try(lambda: client.connect(server.getsockname()))
 
 
+_ITS_OWN = {"/proc/mounts": "a link to the list of the process's own mounts, which nothing can be written to"}
+"""What opens for writing under /proc, and why that does no harm. The folders of processes are not looked at: they are the box's own."""
+
+
 def write_kernel() -> dict[str, Any]:
-    """Tries to write into each file under /proc and /sys; which took it, the own processes' aside."""
+    """Tries to open each file under /proc and /sys for writing; which could be, the own processes' aside."""
     took: list[str] = []
     tried = 0
     for top in ("/proc", "/sys"):
@@ -137,18 +142,14 @@ def write_kernel() -> dict[str, Any]:
             for name in files:
                 path = f"{folder}/{name}"
                 tried += 1
-                for value in (b"1\n", b"|/bin/false\n"):
-                    try:
-                        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                    except OSError:
-                        break
-                    try:
-                        os.write(descriptor, value)
+                if path in _ITS_OWN:
+                    continue
+                for how in (os.O_WRONLY, os.O_RDWR):
+                    if (
+                        _try(lambda path=path, how=how: os.close(os.open(path, how | os.O_NONBLOCK)))
+                        == "done"
+                    ):
                         took.append(path)
-                    except OSError:
-                        pass
-                    finally:
-                        os.close(descriptor)
     return {"tried": tried, "took": sorted(set(took))}
 
 
@@ -185,6 +186,7 @@ def mounts() -> dict[str, Any]:
         "keyctl": _call(250, 0, -3, 1) if os.uname().machine == "x86_64" else "EPERM",
         "bpf": _call(321, 0, 0, 0) if os.uname().machine == "x86_64" else "ENOSYS",
         "io_uring": _call(425, 1, 0),
+        "aio": _call(206, 1, 0) if os.uname().machine == "x86_64" else "ENOSYS",
     }
 
 
@@ -294,6 +296,25 @@ def fill(place: str, mebibytes: str) -> dict[str, Any]:
     return {"mebibytes": written // 1024 // 1024, "error": error}
 
 
+def fill_sockets(mebibytes: str, connections: str) -> dict[str, Any]:
+    """How much of so many MiB could be sent to so many connections within the box that nobody reads."""
+    kept: list[socket.socket] = []
+    sent, piece = 0, bytes(1024 * 1024)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for _ in range(int(connections)):
+            client = socket.create_connection(server.getsockname())
+            kept += [client, server.accept()[0]]
+            client.setblocking(False)
+            try:
+                while sent < int(mebibytes) * len(piece):
+                    sent += client.send(piece)
+            except BlockingIOError:
+                continue
+    for one in kept:
+        one.close()
+    return {"mebibytes": sent // len(piece)}
+
+
 def fork_many(number: str) -> dict[str, Any]:
     children: list[subprocess.Popen[bytes]] = []
     error = "done"
@@ -307,6 +328,57 @@ def fork_many(number: str) -> dict[str, Any]:
         child.kill()
         child.wait()
     return {"started": len(children), "error": error}
+
+
+def _kinds() -> dict[str, Callable[[], int]]:
+    """What is counted by user or for the whole machine: makes one, to be kept; negative or ``OSError`` when there is none left."""
+    queues = iter(range(100_000))
+    found: dict[str, Callable[[], int]] = {
+        "inotify": _libc.inotify_init,
+        "fanotify": lambda: _libc.fanotify_init(0x200, 0),
+        "pty": lambda: os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY),
+    }
+    if os.uname().machine == "x86_64":
+        found["queue"] = lambda: _libc.syscall(
+            240, f"{os.getuid()}-{next(queues)}".encode(), 0o102, 0o600, None
+        )
+    return found
+
+
+def _made(make: Callable[[], int]) -> bool:
+    try:
+        return make() >= 0
+    except OSError:
+        return False
+
+
+def _take() -> dict[str, int]:
+    took: dict[str, int] = {}
+    for kind, make in _kinds().items():
+        took[kind] = 0
+        while took[kind] < 4000 and _made(make):
+            took[kind] += 1
+    return took
+
+
+def take_all() -> dict[str, Any]:
+    """Takes all that can be had, as uid 0 and as the agent, says so, and keeps it."""
+    took = _take()
+    # The agent has descriptors of its own.
+    heard, say = os.pipe()
+    if os.fork() == 0:
+        os.setgroups([])
+        os.setresgid(1000, 1000, 1000)
+        os.setresuid(1000, 1000, 1000)
+        os.write(say, json.dumps(_take()).encode())
+        time.sleep(600)
+    print("taken", json.dumps([took, json.loads(os.read(heard, 4096))]), flush=True)
+    time.sleep(600)
+    return {}
+
+
+def one_of_each() -> dict[str, Any]:
+    return {kind: _made(make) for kind, make in _kinds().items()}
 
 
 def _as_agent(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import socket
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from openinspect.sandboxes.local.rootfs import CAPABILITIES
+from openinspect.sandboxes.local import host
+from openinspect.sandboxes.local.rootfs import CAPABILITIES, PTYS
 
-from .conftest import Boxes
+from . import inside
+from .conftest import INSIDE, Boxes
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +168,7 @@ async def test_mounts_and_namespaces_are_refused(boxes: Boxes) -> None:
     for one in told.values():
         assert one.pop("bpf") == "ENOSYS"
         assert one.pop("io_uring") == "ENOSYS"
+        assert one.pop("aio") == "ENOSYS"
         assert one.pop("user namespace") in ("ENOSPC", "EPERM")
         assert set(one.values()) == {"EPERM"}, one
 
@@ -237,6 +241,23 @@ async def test_the_runtime_can_do_its_work(boxes: Boxes) -> None:
     root = (await boxes.ask("runtime_may"))["root"]
     assert root.pop("chown") == ["done"] * 4
     assert set(root.values()) == {"done"}, root
+
+
+async def test_no_box_takes_all_that_the_kernel_counts_by_user_or_machine(boxes: Boxes) -> None:
+    source = await asyncio.to_thread(INSIDE.read_text)
+    greedy, handle = await boxes.start(host.interpreter().inside, "-c", source, "take_all", disk="greedy")
+    await boxes.printed(greedy, handle, "taken")
+    said = (await greedy.status(handle)).log_tail
+    taken = json.loads(said.partition("taken")[2])
+    both = {kind: taken[0][kind] + taken[1][kind] for kind in taken[0]}
+    assert both.pop("pty") == PTYS
+    # enough for development servers and editors
+    assert all(count >= 4 for count in both.values()), both
+    mine = inside.one_of_each()
+    assert set(mine.values()) == {True}, (mine, both)
+    theirs = await boxes.ask("one_of_each", disk="modest")
+    for one in theirs.values():
+        assert set(one.values()) == {True}, (one, both)
 
 
 async def test_sessions_are_apart(boxes: Boxes) -> None:

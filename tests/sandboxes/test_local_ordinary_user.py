@@ -15,7 +15,11 @@ from openinspect.sandboxes.local import idmap
 
 _UID = 4242
 _HERE = Path(__file__).parent
-_SUITES = (_HERE.parent / "conformance" / "test_sandbox_providers.py", _HERE / "test_local_isolation.py")
+_SUITES = (
+    _HERE.parent / "conformance" / "test_sandbox_providers.py",
+    _HERE / "test_local_isolation.py",
+    _HERE / "test_local_limits.py",
+)
 _LIFE = (
     "test_a_box_runs",
     "test_stop_ends",
@@ -23,6 +27,7 @@ _LIFE = (
     "test_the_disk_is_kept",
     "test_a_deleted_disk",
     "test_check_says",
+    "test_processes_are_bounded",
 )
 
 

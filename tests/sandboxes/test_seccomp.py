@@ -23,8 +23,9 @@ def decide(program: bytes, architecture: int, number: int, *arguments: int) -> i
         at += 1
         if kind == 0x20:
             (held,) = struct.unpack_from("=I", data, value)
-        elif kind in (0x15, 0x35):
-            at += then if (held == value if kind == 0x15 else held >= value) else otherwise
+        elif kind in (0x15, 0x35, 0x45):
+            met = {0x15: held == value, 0x35: held >= value, 0x45: bool(held & value)}[kind]
+            at += then if met else otherwise
         elif kind == 0x06:
             return value
         else:
@@ -53,6 +54,17 @@ def test_characters_cannot_be_pushed_into_a_terminal(machine: str) -> None:
     assert decide(program, architecture, call, 0, 0x5412 | 1 << 40) == refused(errno.EPERM)
     assert decide(program, architecture, call, 0, 0x541C) == refused(errno.EPERM)
     assert decide(program, architecture, call, 0, 0x5401) == ALLOW
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_is_one_count_for_the_whole_machine_is_refused(machine: str) -> None:
+    program, architecture = seccomp.program(machine), MACHINES[machine]
+    mmap, memfd_create, io_setup = (9, 319, 206) if machine == "x86_64" else (222, 279, 0)
+    assert decide(program, architecture, io_setup, 1, 0) == refused(errno.ENOSYS)
+    assert decide(program, architecture, mmap, 0, 4096, 3, 0x22) == ALLOW
+    assert decide(program, architecture, mmap, 0, 4096, 3, 0x22 | 0x40000 | 21 << 26) == refused(errno.ENOMEM)
+    assert decide(program, architecture, memfd_create, 0, 3) == ALLOW
+    assert decide(program, architecture, memfd_create, 0, 4) == refused(errno.ENOMEM)
 
 
 @pytest.mark.parametrize("machine", MACHINES)

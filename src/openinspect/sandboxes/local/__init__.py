@@ -8,6 +8,7 @@
 ``disk``        what a session keeps between boxes
 ``image``       the ext4 images that have a size
 ``cgroups``     limits on memory, cpu and processes, versions 1 and 2
+``counts``      what the kernel counts by user
 ``seccomp``     the system calls that nothing in a box may make
 ``kernel``      the system calls that Python's library lacks
 ``processes``   naming a process so that another one is never taken for it

@@ -27,6 +27,9 @@ PARENT = "openinspect"
 HOLDERS = "holders"
 """A group beside the boxes', without limits."""
 CONTROLLERS = ("memory", "cpu", "pids")
+_SOCKETS = 8
+"""Version 1 counts the memory of network sockets apart from all other: their bound is this part of the box's.
+Each connection may go over it by some tens of KiB."""
 _PERIOD = 100_000
 """Microseconds; the kernel's own default."""
 
@@ -159,7 +162,12 @@ def _values(version: int, controller: str, bounds: Bounds) -> list[tuple[str, st
     if controller == "memory" and bounds.memory_mib is not None:
         size = str(bounds.memory_mib * 1024 * 1024)
         if version == 1:
-            return [("memory.limit_in_bytes", size), ("memory.memsw.limit_in_bytes", size)]
+            sockets = str(bounds.memory_mib * 1024 * 1024 // _SOCKETS)
+            return [
+                ("memory.limit_in_bytes", size),
+                ("memory.memsw.limit_in_bytes", size),
+                ("memory.kmem.tcp.limit_in_bytes", sockets),
+            ]
         return [("memory.max", size), ("memory.swap.max", "0")]
     if controller == "cpu" and bounds.cpu_cores is not None:
         quota = str(max(1000, round(bounds.cpu_cores * _PERIOD)))

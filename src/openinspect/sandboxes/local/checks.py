@@ -157,7 +157,7 @@ def _limits() -> Finding:
         return Finding(
             name="sandbox limits",
             state="warning",
-            detail=f"memory, processor and processes are not limited: {place.reason}",
+            detail=f"memory and processor time are not limited: {place.reason}",
             remedy=place.remedy,
         )
     missing = sorted(set(cgroups.CONTROLLERS) - set(place.parents))

@@ -7,8 +7,8 @@
     bubblewrap, the box's first process, the runtime: its descendants, each killed when the one above it goes
 
 So when the holder goes, also by SIGKILL, all in the box goes, the mounts with the last process of their namespace, and the loop device with
-the last mount. It goes by itself when the box's folder is deleted. Run by root, only bubblewrap and below are in the box's user namespace
-(65,536 ids, host uid 0 not among them); run by an ordinary user the holder must be in it too, for it mounts.
+the last mount. It goes by itself when the box's folder is deleted. Only bubblewrap and below are in the box's user namespace: 65,536 ids, of which
+none is host uid 0. Run by an ordinary user the holder is in one of its own around that, for it mounts.
 
 Files in the box's folder: see ``plan``. ``holder.json`` is there from the moment the holder lives; ``started`` in it from the moment the box
 runs. ``ended.json`` is there when the box ended while the holder lived. A set-up that failed leaves neither, and may be tried again.
@@ -20,7 +20,6 @@ import contextlib
 import fcntl
 import json
 import os
-import resource
 import select
 import signal
 import sys
@@ -29,7 +28,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import cgroups, disk, idmap, kernel, plan, processes, rootfs, seccomp
+from . import cgroups, counts, disk, idmap, kernel, plan, processes, rootfs, seccomp
 from .kernel import HostError
 from .output import Output
 from .plan import IDS, Plan
@@ -39,7 +38,6 @@ START_SECONDS = 12.0
 _DISK_SECONDS = 5.0
 LOOK_SECONDS = 10.0
 """How often it looks whether its folder is still there."""
-_OPEN_FILES = 65536
 _OOM_SCORE = 200
 
 
@@ -156,11 +154,12 @@ class Holder:
             # Noted first: who removes the box must find them whenever this process is killed.
             note["cgroups"] = [str(folder) for folder in groups]
             plan.write_whole(self._box / plan.HOLDER, json.dumps(note))
-            cgroups.make(limits, the.box_id, the.bounds)
-            cgroups.leave(limits)
         log = Output(self._box / plan.RUNTIME_LOG)
-        self._stage("starting bubblewrap")
         try:
+            if limits is not None:
+                cgroups.make(limits, the.box_id, the.bounds)
+                cgroups.leave(limits)
+            self._stage("starting bubblewrap")
             monitor, status = self._start(the, limits, log)
             init = self._await_start(the.bwrap, monitor, status)
             note["started"] = True
@@ -208,6 +207,7 @@ class Holder:
                     unavailable=True,
                 )
             os.setgroups([])
+            counts.bound_namespace()
         os.close(self._heard)
         # What the host unmounts goes here too, what is mounted here stays here.
         kernel.mount("", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
@@ -221,9 +221,17 @@ class Holder:
         pid = os.fork()
         if pid == 0:
             try:
-                _bound_resources()
-                if the.root:
-                    kernel.unshare(kernel.CLONE_NEWUSER)
+                # So that reading ends when the holder goes.
+                os.close(tell)
+                _go_first_when_memory_is_short()
+                bounded = limits is not None and "pids" in limits.parents
+                counts.bound_process(None if bounded else the.bounds.processes)
+                # Before the ids change, which would charge it to a user that all boxes share.
+                kernel.fresh_session_keyring()
+                payer = counts.owner(the)
+                if payer is not None:
+                    counts.become(payer)
+                kernel.unshare(kernel.CLONE_NEWUSER)
                 os.write(confirm, b"1")
                 if os.read(told, 1) != b"1":
                     os._exit(137)
@@ -253,9 +261,10 @@ class Holder:
                 unavailable=True,
             )
         os.close(ready)
-        if the.root:
-            for name in ("uid_map", "gid_map"):
-                Path(f"/proc/{pid}/{name}").write_text(f"0 {the.uid_base} {IDS}\n")
+        for name, ids in (("uid_map", the.subuids), ("gid_map", the.subgids)):
+            # An ordinary user's holder hands on what it has, which is in two pieces: no line may span them.
+            lines = f"0 0 1\n1 1 {min(ids[1], IDS - 1)}\n" if ids else f"0 {the.host_id(0)} {IDS}\n"
+            Path(f"/proc/{pid}/{name}").write_text(lines)
         if limits is not None:
             cgroups.join(limits, the.box_id, pid)
         os.write(tell, b"1")
@@ -314,7 +323,6 @@ def _become_box_root() -> None:
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
-    kernel.fresh_session_keyring()
     # Of this user namespace and those in it: bubblewrap needs none, and nothing in the box may make one.
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
 
@@ -323,15 +331,9 @@ def _runs(pid: int, program: str) -> bool:
     return os.path.samestat(os.stat(f"/proc/{pid}/exe"), os.stat(program))  # noqa: PTH116
 
 
-def _bound_resources() -> None:
-    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, _OPEN_FILES), min(files, _OPEN_FILES)))
-    _, core = resource.getrlimit(resource.RLIMIT_CORE)
-    if core == resource.RLIM_INFINITY or core > 1:
-        # One byte: the kernel then calls no handler of the host's, whereas it does with none.
-        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+def _go_first_when_memory_is_short() -> None:
+    """Of the whole host: sandboxes before the server."""
     score = Path("/proc/self/oom_score_adj")
-    # When the whole host is short of memory, sandboxes go before the server.
     if int(score.read_text()) < _OOM_SCORE:
         score.write_text(str(_OOM_SCORE))
 

@@ -12,6 +12,7 @@ import struct
 
 MS_NOSUID = 2
 MS_NODEV = 4
+MS_NOEXEC = 8
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
@@ -28,7 +29,9 @@ ATTR_NODEV = 4
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
 _PR_SET_PDEATHSIG = 1
+_PR_SET_SECUREBITS = 28
 _PR_SET_NO_NEW_PRIVS = 38
+_SECBIT_NO_SETUID_FIXUP = 4
 _SYS_MOUNT_SETATTR = 442
 _SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -95,6 +98,11 @@ def die_with_parent(parent: int) -> None:
     _checked(_libc.prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0), "prctl")
     if os.getppid() != parent:
         os._exit(137)
+
+
+def keep_capabilities() -> None:
+    """From here on a change of user ids leaves the capabilities alone, until a user namespace is made."""
+    _checked(_libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "prctl")
 
 
 def no_new_privileges() -> None:

@@ -4,10 +4,11 @@ The holder's mounts lie under ``/mnt`` of that namespace (a tmpfs that nobody el
 the box's ids can't enter; what is mounted is therefore opened first and bound by descriptor.
 
     /mnt/disk      the session's disk
-    /mnt/parts     writable pieces of the tree, on the tmpfs: etc, run, var, root, shm
+    /mnt/parts     writable pieces of the tree, on the tmpfs: etc, run, var, root; shm and pts, each a mount of its own
     /mnt/box       the tree; ``/mnt/box/workspace`` is a shared mount: what the holder mounts on it later shows up in the running box
 
-Everything is nosuid and nodev. bubblewrap adds ``/proc`` and ``/dev``, and its own namespaces.
+Everything is nosuid and, but for pts, nodev. bubblewrap adds ``/proc`` and ``/dev``, and its own namespaces. Its pseudo-terminals, which could be all that
+the machine has, are covered by ours, which are ``PTYS`` at most.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ PARTS = STAGE / "parts"
 OURS = "/opt/openinspect"
 _QUIET = kernel.ATTR_NOSUID | kernel.ATTR_NODEV
 _ROOT_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-_READ_ONLY_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs")
+_READ_ONLY_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "pressure")
+PTYS = 256
+"""Pseudo-terminals of a box. The machine has some 3,000 for all of them."""
 CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER")
 """Of the runtime, within the box's user namespace; the agent has none."""
 
@@ -138,6 +141,10 @@ def _tree(plan: Plan, root: int) -> None:
     shm.mkdir()
     size = f"{plan.bounds.memory_mib // 2}m" if plan.bounds.memory_mib else "50%"
     kernel.mount("tmpfs", str(shm), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"mode=1777,size={size}")
+    pts = PARTS / "pts"
+    pts.mkdir()
+    options = f"newinstance,ptmxmode=0666,mode=0620,max={PTYS}"
+    kernel.mount("devpts", str(pts), "devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, options)
 
 
 def _parents(target: Path) -> None:
@@ -181,7 +188,8 @@ def bubblewrap(plan: Plan, *, status: int, seccomp: int) -> list[str]:
     for capability in CAPABILITIES:
         arguments += ["--cap-add", capability]
     arguments += ["--bind", str(BOX), "/", "--proc", "/proc", "--dev", "/dev"]
-    arguments += ["--bind", str(PARTS / "shm"), "/dev/shm", "--chdir", "/"]
+    arguments += ["--bind", str(PARTS / "shm"), "/dev/shm", "--dev-bind", str(PARTS / "pts"), "/dev/pts"]
+    arguments += ["--chdir", "/"]
     for name in _READ_ONLY_PROC:
         # The host's own are the same, but for pids, which none of these show.
         if Path("/proc", name).exists():

@@ -3,6 +3,7 @@
 A second fence: capabilities, namespaces and the ban on further user namespaces refuse most of this already. It is the only fence for
     - sockets that no network namespace confines, first of all AF_VSOCK, which reaches the hypervisor's host: only unix, IPv4, IPv6 and netlink
       sockets can be made
+    - what is one count for the whole machine: requests of the kernel's older asynchronous I/O, and huge pages
     - the kernel's key rings, which are kept by user id and by session, not by namespace
     - parts of the kernel with a long record of holes that a box has no use for: bpf, io_uring, perf events, userfaultfd
     - pushing characters into a terminal (TIOCSTI, TIOCLINUX)
@@ -62,6 +63,7 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
 # Programs try these and fall back to something older when the kernel has not got them.
 _ABSENT: dict[str, tuple[int | None, int | None]] = {
     "bpf": (321, 280),
+    "io_setup": (206, 0),
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     "io_uring_setup": (425, 425),
@@ -69,14 +71,19 @@ _ABSENT: dict[str, tuple[int | None, int | None]] = {
 }
 _SOCKET = (41, 198)
 _SOCKETPAIR = (53, 199)
+_MMAP = (9, 222)
+_MEMFD_CREATE = (319, 279)
 _IOCTL = (16, 29)
 _FAMILIES = (1, 2, 10, 16)
 """AF_UNIX, AF_INET, AF_INET6, AF_NETLINK."""
 _TERMINAL_PUSHES = (0x5412, 0x541C)
 """TIOCSTI, TIOCLINUX."""
 
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24
+_MAP_HUGETLB = 0x40000
+_MFD_HUGETLB = 4
+
+_LOAD, _EQUAL, _AT_LEAST, _SET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_NUMBER, _ARCHITECTURE, _FIRST, _SECOND, _FOURTH = 0, 4, 16, 24, 40
 """Where ``struct seccomp_data`` keeps them; of the arguments the lower half (little-endian)."""
 _ALLOW = 0x7FFF0000
 
@@ -116,6 +123,13 @@ def program(machine: str) -> bytes:
     code += _on(
         _IOCTL[column], [_do(_LOAD, _SECOND), *_one_of(_TERMINAL_PUSHES, _error(errno.EPERM), _ALLOW)]
     )
+    for call, argument, flag in (
+        (_MMAP[column], _FOURTH, _MAP_HUGETLB),
+        (_MEMFD_CREATE[column], _SECOND, _MFD_HUGETLB),
+    ):
+        # As on a machine that has none to give.
+        refuse = [_do(_SET, flag, 0, 1), _do(_RETURN, _error(errno.ENOMEM)), _do(_RETURN, _ALLOW)]
+        code += _on(call, [_do(_LOAD, argument), *refuse])
     code.append(_do(_RETURN, _ALLOW))
     return b"".join(code)
 
