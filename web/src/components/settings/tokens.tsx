@@ -102,7 +102,7 @@ function NewToken({ onClose }: { onClose: () => void }) {
   const [made, setMade] = useState<CreatedToken | null>(null);
   if (made) {
     return (
-      <Dialog title={`“${made.name}” is made`} onClose={onClose}>
+      <Dialog key="made" title={`“${made.name}” is made`} onClose={onClose}>
         <div className="space-y-4 px-5 pb-5 text-sm">
           <p className="text-ink-2">Copy it now: it can’t be shown again.</p>
           <div className="flex items-center gap-1 rounded-lg border bg-sunken py-1 pr-1 pl-3">

@@ -1,6 +1,6 @@
 /** A window over the page, by the browser's own dialog: it keeps the focus inside and gives it back. */
 import { X } from "lucide-react";
-import { type ReactNode, useEffect, useId, useRef } from "react";
+import { type ReactNode, useId, useLayoutEffect, useRef } from "react";
 import { Button } from "./button";
 
 type DialogProps = {
@@ -23,7 +23,8 @@ const LOOKS = {
 export function Dialog({ title, onClose, children, look = "window", bare = false, className = "" }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => {
+  // Closed while it still stands in the page: only then the focus goes back to where it was.
+  useLayoutEffect(() => {
     const dialog = element.current;
     if (dialog && !dialog.open) dialog.showModal();
     // A sheet takes the focus itself: a ring about its first button would only be noise.
@@ -48,16 +49,17 @@ export function Dialog({ title, onClose, children, look = "window", bare = false
           {title}
         </h2>
       ) : (
-        <div className="flex items-center justify-between gap-4 py-3 pr-3 pl-5">
-          <h2 id={id} className="text-md font-semibold">
-            {title}
-          </h2>
-          <Button look="ghost" size="icon" aria-label="Close" onClick={onClose}>
-            <X className="size-4" />
-          </Button>
-        </div>
+        <h2 id={id} className="py-3 pr-14 pl-5 text-md font-semibold">
+          {title}
+        </h2>
       )}
       {children}
+      {/* After the rest, because the first thing that can be focused is: who types at once must not close the window. */}
+      {!bare && (
+        <Button look="ghost" size="icon" aria-label="Close" onClick={onClose} className="absolute! top-2.5 right-3">
+          <X className="size-4" />
+        </Button>
+      )}
     </dialog>
   );
 }
