@@ -31,7 +31,7 @@ export function asProblem(thrown: unknown): ApiProblem {
     return new ApiProblem(0, "no_answer", "The server did not answer in time.", "Try again in a moment.");
   }
   if (thrown instanceof TypeError) {
-    return new ApiProblem(0, "unreachable", "The server can't be reached.", "Check your connection; then try again.");
+    return new ApiProblem(0, "unreachable", "The server can't be reached.", "It may be stopped or starting again, or your connection is down.");
   }
   return new ApiProblem(0, "unexpected", thrown instanceof Error ? thrown.message : String(thrown), "");
 }

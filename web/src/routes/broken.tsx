@@ -31,6 +31,7 @@ export function NotFound() {
 export function Page({ title, text, children }: { title: string; text: string; children?: React.ReactNode }) {
   return (
     <main className="grid min-h-[70dvh] flex-1 place-items-center p-6">
+      <title>{`${title.replace(/\.$/, "")} · Open-Inspect`}</title>
       <div className="max-w-md text-center">
         <Logo className="mx-auto mb-4 size-8" />
         <h1 className="text-lg font-semibold text-balance break-words">{title}</h1>

@@ -9,7 +9,7 @@ export function Home() {
   const first = user.name.split(" ", 1)[0];
   return (
     <main className="scroll-thin min-h-0 flex-1 overflow-y-auto">
-      <title>Open-Inspect</title>
+      <title>Sessions · Open-Inspect</title>
       <div className="mx-auto w-full max-w-[58rem] px-4 pt-8 sm:pt-[max(2rem,9vh)] pb-16 sm:px-8">
         {can("sessions.create") && (
           <section aria-label="New session" className="mb-10 sm:mb-14">

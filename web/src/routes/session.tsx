@@ -72,6 +72,7 @@ function AllSessions({ look }: { look: "primary" | "secondary" }) {
 function Loading() {
   return (
     <div role="status" className="flex min-h-0 flex-1 flex-col">
+      <title>Session · Open-Inspect</title>
       <div className="flex h-12 items-center gap-3 border-b px-4">
         <span className="size-4 rounded-full bg-line" />
         <span className="h-3.5 w-56 animate-breathe rounded bg-line" />

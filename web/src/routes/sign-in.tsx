@@ -11,6 +11,8 @@ import { CopyButton } from "@/components/ui/copy-button";
 import { fieldClass } from "@/components/ui/field";
 import { ProblemNote } from "@/components/ui/problem-note";
 
+const COMMAND = ".venv/bin/openinspect signin";
+
 /** Taken as the script begins, so that the secret stays in the address for as short as can be. */
 let linkToken = takeToken();
 
@@ -68,18 +70,22 @@ export function SignIn() {
   const pasted = /token=([^&\s]+)/.exec(typed)?.[1] ?? (/^oi_\w+/.test(typed) ? typed : null);
   return (
     <main className="grid min-h-dvh place-items-center p-5">
+      <title>Sign in · Open-Inspect</title>
       <div className="w-full max-w-sm">
         <Logo className="mb-5 size-9" />
         <h1 className="text-xl font-semibold">{busy ? "Signing you in…" : "Sign in"}</h1>
         {!busy && (
           <>
-            <p className="mt-1.5 text-ink-2">You sign in with a link that works once. On the machine where the server runs, this prints one:</p>
+            <p className="mt-1.5 text-ink-2">You sign in with a link that works once. On the machine where the server runs, this prints one in the folder it was set up in:</p>
             <div className="mt-3 flex items-center gap-2 rounded-lg border bg-sunken py-1 pr-1 pl-3 font-mono text-sm">
               <Terminal className="size-4 shrink-0 text-ink-3" aria-hidden />
-              <code className="flex-1">openinspect signin</code>
-              <CopyButton text="openinspect signin" />
+              <code className="flex-1">{COMMAND}</code>
+              <CopyButton text={COMMAND} />
             </div>
-            <p className="mt-3 text-sm text-ink-3">Not your machine? Ask an admin: Settings → Members makes a link for you.</p>
+            <p className="mt-3 text-sm text-ink-3">
+              Where <code className="font-mono">openinspect</code> is a command of the machine, <code className="font-mono">openinspect signin</code> prints one from anywhere.
+            </p>
+            <p className="mt-2 text-sm text-ink-3">Not your machine? Ask an admin: Settings → Members makes a link for you.</p>
             {problem && (
               <div className="mt-4">
                 <ProblemNote problem={problem} />
