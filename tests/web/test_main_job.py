@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from openinspect.testing.live_server import LiveServer
+
+from .axe import faults
+
 pytestmark = pytest.mark.timeout(300)
 
 MINUTES = 180_000
@@ -55,3 +59,40 @@ def test_from_the_first_sign_in_to_a_merged_pull_request(visit, sample: Path) ->
     row = page.get_by_role("region", name="Sessions").get_by_role("link").first
     expect(row).to_contain_text("Done")
     expect(row).to_contain_text("merged")
+
+
+LONG = "feature/" + "a-name-that-somebody-made-from-the-title-of-a-ticket-" * 3
+
+
+def test_a_change_can_be_read_by_everybody(visit, live: LiveServer, tmp_path: Path) -> None:
+    path = tmp_path / "zebra"
+    git = ("git", "-C", str(path), "-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+    subprocess.run(["git", "init", "-q", "-b", "main", str(path)], check=True)
+    (path / "notes.txt").write_text("one\ntwo\nfour\n")
+    for words in (("add", "-A"), ("commit", "-q", "-m", "Begin"), ("branch", LONG)):
+        subprocess.run([*git, *words], check=True)
+    repository = live.api.post("/repositories", {"path": str(path)})["id"]
+    session, _ = live.session("edit notes.txt: two => three", targets=[{"repository": repository}])
+    live.wait(session, "turn.finished", 180)
+    live.wait(session, "diff", 60)
+
+    found: list[str] = []
+    for dark in (False, True):
+        for phone in (False, True):
+            page = visit(f"/sessions/{session}?panel=changes", dark=dark, phone=phone)
+            panel = page.get_by_role("tabpanel", name="Changes")
+            expect(panel.get_by_text("three", exact=True)).to_be_visible()
+            found += faults(page, f"dark={dark} phone={phone}")
+            if not phone:
+                panel.get_by_role("button", name="Side by side").click()
+                found += faults(page, f"dark={dark} side by side")
+    assert found == []
+
+    # Who comes for the first time begins where the last session worked, not with the first name of the list.
+    page = visit()
+    expect(page.get_by_role("button", name="Repository:")).to_contain_text("zebra")
+    page.get_by_role("button", name="Branch to begin from").click()
+    page.get_by_role("option", name=LONG).get_by_title(LONG).click()
+    expect(page.get_by_role("button", name="Branch to begin from")).to_have_attribute(
+        "title", re.compile(LONG)
+    )

@@ -7,6 +7,8 @@ const FIRST = 600;
 
 const TONES = { same: "", added: "bg-added", removed: "bg-removed" } as const;
 const SIGNS = { same: " ", added: "+", removed: "−" } as const;
+/** Fainter than the line, and still to be read on its colour. */
+const NUMBER_TONES = { same: "text-ink-3", added: "text-ink-2", removed: "text-ink-2" } as const;
 const SIGN_TONES = { same: "text-ink-3", added: "text-good", removed: "text-bad" } as const;
 
 export function DiffLines({ lines, split = false, numbers = true }: { lines: readonly DiffLine[]; split?: boolean; numbers?: boolean }) {
@@ -44,8 +46,8 @@ const Chunk = memo(function Chunk({ lines, split, numbers }: { lines: DiffLine[]
             <div key={at} className={`flex ${TONES[line.kind]}`}>
               {numbers && (
                 <>
-                  <LineNumber value={line.old} />
-                  <LineNumber value={line.new} />
+                  <LineNumber value={line.old} kind={line.kind} />
+                  <LineNumber value={line.new} kind={line.kind} />
                 </>
               )}
               <span className={`w-5 shrink-0 text-center select-none ${SIGN_TONES[line.kind]}`}>{SIGNS[line.kind]}</span>
@@ -60,13 +62,13 @@ function Half({ line, number }: { line: DiffLine | null; number: number | null |
   if (!line) return <div className="bg-sunken" />;
   return (
     <div className={`flex min-w-0 ${TONES[line.kind]}`}>
-      <LineNumber value={number ?? null} />
+      <LineNumber value={number ?? null} kind={line.kind} />
       <span className={`w-4 shrink-0 text-center select-none ${SIGN_TONES[line.kind]}`}>{SIGNS[line.kind]}</span>
       <span className="min-w-0 flex-1 pr-2 break-words whitespace-pre-wrap [overflow-wrap:anywhere]">{line.text || " "}</span>
     </div>
   );
 }
 
-function LineNumber({ value }: { value: number | null }) {
-  return <span className="w-9 shrink-0 pr-1.5 text-right text-ink-3 select-none tabular">{value ?? ""}</span>;
+function LineNumber({ value, kind }: { value: number | null; kind: DiffLine["kind"] }) {
+  return <span className={`w-9 shrink-0 pr-1.5 text-right select-none tabular ${NUMBER_TONES[kind]}`}>{value ?? ""}</span>;
 }

@@ -155,7 +155,7 @@ function Me({ open }: { open: boolean }) {
 export function PhoneBar({ onCommands }: { onCommands: () => void }) {
   const navigate = useNavigate();
   return (
-    <div className="flex h-12 shrink-0 items-center gap-1 border-b px-3 sm:hidden">
+    <header className="flex h-12 shrink-0 items-center gap-1 border-b px-3 sm:hidden">
       <Link to="/" className="flex flex-1 items-center gap-2 font-semibold">
         <Logo /> Open-Inspect
       </Link>
@@ -165,6 +165,6 @@ export function PhoneBar({ onCommands }: { onCommands: () => void }) {
       <Button look="ghost" size="icon" aria-label="Settings" onClick={() => navigate({ to: "/settings/profile" })}>
         <Settings className="size-4" />
       </Button>
-    </div>
+    </header>
   );
 }
