@@ -191,6 +191,30 @@ async def test_a_cursor_ahead_of_this_process_alone_is_no_other_history(
             assert [event["seq"] for event in told["events"]] == [3]
 
 
+@pytest.mark.parametrize("opened", [False, True])
+async def test_a_binary_message_is_not_understood_and_no_fault(
+    database_url: str, tmp_path: Path, opened: bool
+) -> None:
+    async with running_server(database_url, tmp_path, provider=_by_hand(tmp_path)) as server:
+        session_id = (await server.session())["id"]
+        with structlog.testing.capture_logs() as logged:
+            async with contextlib.AsyncExitStack() as stack:
+                if opened:
+                    watching = await stack.enter_async_context(server.watch(session_id))
+                    await watching.until_synced()
+                    socket = watching.socket
+                else:
+                    address = server.url.replace("http", "ws", 1) + "/api/stream"
+                    socket = await stack.enter_async_context(websockets.connect(address))
+                await socket.send(b"\0\1")
+                with pytest.raises(websockets.ConnectionClosed):
+                    async with asyncio.timeout(10):
+                        while True:
+                            await socket.recv()
+                assert socket.close_code == 4400
+        assert [entry for entry in logged if entry["log_level"] == "error"] == []
+
+
 async def test_a_ticket_works_once_and_for_one_session(database_url: str, tmp_path: Path) -> None:
     async with running_server(database_url, tmp_path) as server:
         session = await server.session()

@@ -99,9 +99,12 @@ async def _watch(services: Services, socket: WebSocket, ticket: Ticket, cursor: 
 
 
 async def _said(socket: WebSocket) -> Open | Here | Ping:
-    text = await socket.receive_text()
-    if len(text) > _MAX_SAID:
-        raise ValueError("message too long")
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1006))
+    text = message.get("text")
+    if text is None or len(text) > _MAX_SAID:
+        raise ValueError("no text message, or one that is too long")
     try:
         return from_watcher.validate_json(text)
     except ValidationError as error:
