@@ -28,6 +28,10 @@ async def test_more_sessions_than_connections_are_created_on_a_branch_at_once(
         assert [answer.status_code for answer in answers] == [201] * 12
         none = await server.http.post("/api/sessions", json={"targets": [{**target, "branch": "nowhere"}]})
         assert (none.status_code, none.json()["error"]["code"]) == (404, "branch_not_found")
+        sample.git("update-ref", "refs/heads/-dash", "main")
+        dash = await server.http.post("/api/sessions", json={"targets": [{**target, "branch": "-dash"}]})
+        assert (dash.status_code, dash.json()["error"]["code"]) == (404, "branch_not_found")
+        assert "option" in dash.json()["error"]["message"] and "Choose one of" not in dash.text
 
 
 async def test_a_request_id_makes_one_session_and_can_not_be_used_for_another(

@@ -95,10 +95,10 @@ async def test_what_is_unknown_is_said_with_a_remedy(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["--upload-pack=x", "a..b", "a b", "", "x.lock", "\udcff", "a\0b", "refs/../x"]
+    "name", ["--upload-pack=x", "-dash", "a..b", "a b", "", "x.lock", "\udcff", "a\0b", "refs/../x"]
 )
 async def test_what_is_no_branch_name_is_not_found(world: World, name: str) -> None:
-    with pytest.raises(errors.BranchNotFound):
+    with pytest.raises(errors.BranchNameUnusable):
         await world.forge.branch_head(world.repository_id, name)
 
 

@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Request, Response, UploadFile
 from sqlalchemy.engine import RowMapping
 
-from openinspect.forges.errors import BranchNotFound, EmptyRepository
+from openinspect.forges.errors import BranchNameUnusable, BranchNotFound, EmptyRepository
 from openinspect.identity.credentials import Principal
 from openinspect.models import catalogue
 from openinspect.models.availability import require_available
@@ -131,6 +131,8 @@ async def _branch_exists(
         await services.forge.branch_head(repository["id"], branch)
     except EmptyRepository:
         return
+    except BranchNameUnusable:
+        raise
     except BranchNotFound:
         known: list[str] = []
         if "repositories.read" in principal.permissions:

@@ -64,6 +64,10 @@ class BranchNotFound(ForgeError):
     code = "branch_not_found"
 
 
+class BranchNameUnusable(BranchNotFound):
+    """No branch can have this name, or one has it that git would take for an option."""
+
+
 class EmptyRepository(ForgeError):
     """The repository has no commit yet, so there is nothing to begin from."""
 

@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 from dulwich.refs import check_ref_format
 
 from ..contract import COMMITTER, Branch
-from ..errors import BranchNotFound, EmptyRepository, ForgeError, ForgeUnavailable, RepositoryUnusable
+from ..errors import (
+    BranchNameUnusable,
+    BranchNotFound,
+    EmptyRepository,
+    ForgeError,
+    ForgeUnavailable,
+    RepositoryUnusable,
+)
 from .git import Git, identity
 
 _OWN = "openinspect/"
@@ -19,14 +26,19 @@ class RefMoved(Exception):
 
 
 def branch_ref(branch: str) -> str:
-    """``refs/heads/<branch>``. Raises ``BranchNotFound`` for what can't be a branch's name."""
+    """``refs/heads/<branch>``. Raises ``BranchNameUnusable`` for what can't be a branch's name."""
     ref = f"refs/heads/{branch}"
+    if branch.startswith("-"):
+        raise BranchNameUnusable(
+            f"A branch can't be used whose name begins with “-” ({branch!r}): git takes such a name for an option",
+            "Choose another one; if there is such a branch, make one of a plain name from it (git branch NAME refs/heads/-NAME).",
+        )
     try:
-        valid = not branch.startswith("-") and check_ref_format(ref.encode())  # pyright: ignore[reportArgumentType]
+        valid = check_ref_format(ref.encode())  # pyright: ignore[reportArgumentType]
     except UnicodeEncodeError:
         valid = False
     if not valid:
-        raise BranchNotFound(f"{branch!r} is not a valid branch name", "Give the name of a branch.")
+        raise BranchNameUnusable(f"{branch!r} is not a valid branch name", "Give the name of a branch.")
     return ref
 
 
