@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from openinspect.runtime.agents.contract import TurnResult
 from openinspect.runtime.wording import line
 
@@ -34,9 +36,22 @@ _BY_STATUS = {
 }
 
 
+_BUNS_ADVICE = re.compile(
+    r"\s*For more information, pass `verbose: true` in the second argument to fetch\(\)\.?"
+)
+_CUT = re.compile(r"The socket connection was closed unexpectedly\.?")
+
+
+def plain(message: str) -> str:
+    """What the agent says of a failed call, without what its JavaScript runtime advises programmers to do."""
+    return _CUT.sub(
+        "The connection was cut before the answer was whole.", _BUNS_ADVICE.sub("", message)
+    ).strip()
+
+
 def failed(error: ErrorInfo) -> TurnResult:
     """How a turn ends that this error ended."""
-    said = line(str(error.data.get("message") or ""), 600)
+    said = line(plain(str(error.data.get("message") or "")), 600)
     status = error.data.get("statusCode")
     tail = f": {said}" if said else "."
     match error.name:
@@ -81,6 +96,6 @@ def given_up(message: str, attempts: int) -> TurnResult:
     """A model that refused again and again."""
     return TurnResult(
         "failed",
-        line(f"The model's provider did not answer after {attempts} attempts: {message}"),
+        line(f"The model's provider did not answer after {attempts} attempts: {plain(message)}"),
         "Wait a while and retry, or choose another model.",
     )

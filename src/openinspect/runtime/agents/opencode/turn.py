@@ -32,7 +32,7 @@ from .client import (
     StatusInfo,
     Unanswered,
 )
-from .failures import LONGEST_WAIT_SECONDS, MAX_RETRIES, failed, given_up
+from .failures import LONGEST_WAIT_SECONDS, MAX_RETRIES, failed, given_up, plain
 from .ids import message_id, suffix
 from .questions import Questions
 from .translate import Translator
@@ -252,7 +252,7 @@ class Attempt:
         await self._report.event(
             Warned(
                 scope="model",
-                message=line(f"The model's provider did not answer: {status.message}"),
+                message=line(f"The model's provider did not answer: {plain(status.message)}"),
                 remedy=f"It is asked again in {wait:.0f} s (attempt {status.attempt} of {MAX_RETRIES}).",
             ),
             key=f"retry/{status.attempt}/{int(status.next)}",
