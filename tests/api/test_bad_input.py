@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from openinspect.testing.sample_repository import create_sample_repository
 
 pytestmark = pytest.mark.anyio
 
-PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 64
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 async def test_each_bad_request_says_what_to_do(database_url: str, tmp_path: Path) -> None:
@@ -108,7 +111,8 @@ def test_a_fault_is_logged_briefly_and_once_a_minute(monkeypatch: pytest.MonkeyP
 
 async def test_invalid_utf_8_and_broken_json_are_refused(database_url: str, tmp_path: Path) -> None:
     async with running_server(database_url, tmp_path) as server:
-        for content in (b'{"title": "\xff\xfe"}', b"{", b"\x00\x01"):
+        half = b'{"title": "\xed\xa0\x80"}'  # of a surrogate pair, as itself
+        for content in (b'{"title": "\xff\xfe"}', half, b'{"title": "\xc3', b"{", b"\x00\x01"):
             answer = await server.http.post(
                 "/api/sessions", content=content, headers={"content-type": "application/json"}
             )
@@ -138,6 +142,11 @@ async def test_pictures_are_checked_by_their_content(database_url: str, tmp_path
             path, files={"file": ("x.png", b"<script>alert(1)</script>", "image/png")}
         )
         assert (script.status_code, script.json()["error"]["code"]) == (422, "attachment_type")
+        beginning = await server.http.post(path, files={"file": ("x.png", PNG[:40], "image/png")})
+        assert (beginning.status_code, beginning.json()["error"]["code"]) == (422, "attachment_broken")
+        named = await server.http.post(path, files={"file": ("a" * 5_000 + ".png", PNG, "image/png")})
+        assert (named.status_code, named.json()["error"]["code"]) == (400, "body_unreadable")
+        assert "JSON" not in named.text and "200 characters" in named.json()["error"]["remedy"]
         large = await server.http.post(
             path, files={"file": ("x.png", PNG + b"\0" * (10 * 1024 * 1024), "image/png")}
         )
@@ -153,6 +162,16 @@ async def test_pictures_are_checked_by_their_content(database_url: str, tmp_path
         )
         assert answer.status_code == 201
         assert answer.json()["attachments"][0]["media_type"] == "image/png"
+
+
+async def test_an_archived_session_takes_no_pictures(database_url: str, tmp_path: Path) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        session = await server.session()
+        await server.http.post(f"/api/sessions/{session['id']}/archive")
+        refused = await server.http.post(
+            f"/api/sessions/{session['id']}/attachments", files={"file": ("x.png", PNG, "image/png")}
+        )
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "session_archived")
 
 
 async def test_deleting_a_session_really_removes_it(database_url: str, tmp_path: Path) -> None:
@@ -185,4 +204,4 @@ async def test_deleting_a_session_really_removes_it(database_url: str, tmp_path:
                     break
                 await asyncio.sleep(0.05)
         assert session["id"] not in server.provider.disks
-        assert not [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+        assert [path.name for path in (tmp_path / "blobs").rglob("*")] == ["sessions"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from openinspect.testing.sandbox_double import DoubleProvider, SandboxDouble
 
 pytestmark = pytest.mark.anyio
 
-PICTURE = b"\x89PNG\r\n\x1a\n" + b"picture " * 20
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 def _by_hand(folder: Path) -> DoubleProvider:

@@ -111,6 +111,13 @@ async def _http(request: Request, error: HTTPException) -> JSONResponse:
             f"There is nothing at {request.url.path[:100]}.",
             "See /api/docs for what there is.",
         )
+    if error.status_code == 400 and request.headers.get("content-type", "").lower().startswith("multipart/"):
+        return answer(
+            400,
+            "body_unreadable",
+            "The upload could not be read.",
+            "Send the file as multipart/form-data, in the field “file”, with a name of at most 200 characters.",
+        )
     if error.status_code == 400:
         return answer(400, "body_unreadable", "The request's body could not be read.", "Send JSON in UTF-8.")
     if error.status_code == 405:

@@ -6,6 +6,7 @@ Bodies are bounded: 12 MiB for an attachment, 2 MiB for everything else.
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -38,7 +39,8 @@ _HEADERS = [
 
 
 class _Guard:
-    """Adds the headers and a renewed cookie, refuses bodies over the bound, whether or not they say how long they are, and answers for what nobody expected."""
+    """Adds the headers and a renewed cookie, refuses bodies over the bound, whether or not they say how long they are, and those that are not UTF-8 (but
+    for files), and answers for what nobody expected."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -55,6 +57,7 @@ class _Guard:
             return
         limit = MAX_UPLOAD if scope["path"].endswith("/attachments") else MAX_BODY
         state = scope.setdefault("state", {})
+        text = None if _is_form(scope) else codecs.getincrementaldecoder("utf-8")()
         taken = 0
         started = False
 
@@ -65,6 +68,9 @@ class _Guard:
                 taken += len(message.get("body", b""))
                 if taken > limit:
                     raise _TooLarge
+                if text is not None:
+                    # the parser of JSON would take halves of surrogate pairs, which no text holds
+                    text.decode(message.get("body", b""), final=not message.get("more_body", False))
             return message
 
         async def guarded(message: Message) -> None:
@@ -94,6 +100,13 @@ class _Guard:
             answers.log_unexpected(scope["path"], scope["method"], error)
             if not started:
                 await answers.unexpected()(scope, receive, guarded)
+
+
+def _is_form(scope: Scope) -> bool:
+    return any(
+        name == b"content-type" and value.lower().startswith(b"multipart/")
+        for name, value in scope["headers"]
+    )
 
 
 class _TooLarge(Exception):

@@ -6,6 +6,8 @@ repeated. Everything that belongs to a session lies under ``sessions/<id>/``, so
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from pathlib import Path
 
 import obstore
@@ -18,6 +20,7 @@ from openinspect.problems import NotFound, Unavailable
 class BlobStore:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
         self._store = LocalStore(folder)
 
     async def put(self, key: str, content: bytes) -> None:
@@ -39,12 +42,14 @@ class BlobStore:
             raise NotFound("blob_not_found", "This file is no longer there.", "Upload it again.") from error
 
     async def delete_prefix(self, prefix: str) -> int:
-        """Delete every blob below ``prefix``; gives how many there were."""
+        """Delete every blob below ``prefix``, which no other begins with, and their folder; gives how many there were."""
         gone = 0
         async for page in obstore.list(self._store, prefix=prefix, chunk_size=500):
             paths = [entry["path"] for entry in page]
             await obstore.delete_async(self._store, paths)
             gone += len(paths)
+        # with what writing left that was cut off
+        await asyncio.to_thread(shutil.rmtree, self._folder / prefix, ignore_errors=True)
         return gone
 
     async def delete(self, key: str) -> None:

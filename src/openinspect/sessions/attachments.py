@@ -1,9 +1,11 @@
-"""Pictures for prompts: checked by their content, stored as blobs, deleted with their session.
+"""Pictures for prompts: checked by their content (``pictures``), stored as blobs, deleted with their session.
 
 PNG, JPEG, WebP and GIF, 10 MiB each, 100 and 500 MiB a session, six a prompt. What no prompt has taken after a day is deleted.
 """
 
 from __future__ import annotations
+
+import asyncio
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.engine import RowMapping
@@ -11,33 +13,21 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from openinspect.blobs.store import BlobStore
 from openinspect.db.tables import attachments, sessions
-from openinspect.problems import Invalid, NotFound, TooLarge, TooMany
+from openinspect.problems import Conflict, Invalid, NotFound, TooLarge, TooMany
 from openinspect.protocol.ids import new_id
 
 from .log import Journal, SessionGone
+from .pictures import is_whole, media_type_of
 
 MAX_BYTES = 10 * 1024 * 1024
 MAX_COUNT = 100
 MAX_TOTAL_BYTES = 500 * 1024 * 1024
 
 
-def media_type_of(content: bytes) -> str | None:
-    """By the first bytes; what the sender calls the file is not believed."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if content.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if content[:6] in (b"GIF87a", b"GIF89a"):
-        return "image/gif"
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    return None
-
-
 async def add(
     journal: Journal, blobs: BlobStore, session_id: str, user_id: str, name: str, content: bytes
 ) -> RowMapping:
-    """Store a picture; gives its row. Raises ``TooLarge``, ``TooMany``, ``Invalid``, ``SessionGone``."""
+    """Store a picture; gives its row. Raises ``TooLarge``, ``TooMany``, ``Invalid``, ``Conflict``, ``SessionGone``."""
     if len(content) > MAX_BYTES:
         raise TooLarge(
             "attachment_too_large",
@@ -51,17 +41,30 @@ async def add(
             "This is not a PNG, JPEG, WebP or GIF picture.",
             "Attach a picture of one of these kinds.",
         )
+    if not await asyncio.to_thread(is_whole, content):
+        raise Invalid(
+            "attachment_broken",
+            "The picture is cut off or damaged, or has more than 200 million points.",
+            "Open it, save it anew as PNG or JPEG, then attach that.",
+        )
     attachment_id = new_id("att")
     key = f"sessions/{session_id}/attachments/{attachment_id}"
     async with journal.transaction() as transaction:
         connection = transaction.connection
         locked = await connection.execute(
-            select(sessions.c.id)
+            select(sessions.c.status)
             .where(sessions.c.id == session_id, sessions.c.status != "deleting")
             .with_for_update()
         )
-        if locked.one_or_none() is None:
+        status = locked.scalar_one_or_none()
+        if status is None:
             raise SessionGone
+        if status != "active":
+            raise Conflict(
+                "session_archived",
+                "This session is archived.",
+                "Restore it first, then attach the picture again.",
+            )
         # a retried prompt has rows of its own for the same blobs: each of those counts once
         stored = (
             select(attachments.c.blob_key, attachments.c.size)
