@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ ELSEWHERE = {
 }
 """The environment variables by which the commands reach another server than their data folder's."""
 SERVER_FILE = "server.json"
+_FOLDER_ID_FILE = "folder-id"
 CALL_SECONDS = 60.0
 CLONE_SECONDS = 1_860.0
 """The server gives a clone half an hour; a minute more, so that its own words arrive."""
@@ -78,6 +80,19 @@ def write_record(settings: Settings, url: str, token: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         json.dump(ServerRecord(url, token, os.getpid(), started)._asdict(), file)
     fresh.replace(path)
+
+
+def folder_id(settings: Settings) -> str:
+    """What tells this data folder from others whose servers are on the same database: made once, kept in the folder."""
+    path = settings.data_dir / _FOLDER_ID_FILE
+    try:
+        found = path.read_text().strip()
+    except FileNotFoundError:
+        found = ""
+    if not found:
+        found = secrets.token_hex(4)
+        path.write_text(found + "\n")
+    return found
 
 
 def remove_record(settings: Settings) -> None:

@@ -24,6 +24,7 @@ from . import cursors
 from .client import (
     Client,
     ServerRecord,
+    folder_id,
     left_record,
     process_started,
     read_record,
@@ -124,7 +125,7 @@ async def _serve(chosen: Settings, jobs: bool, show_link: bool) -> None:
 
     async def ready(wiring: app.Wiring, owner: User, port: int) -> None:
         async with wiring.engine.begin() as connection:
-            secret = await credentials.renew_local_token(connection, owner.id)
+            secret = await credentials.renew_local_token(connection, owner.id, folder_id(chosen))
             link = (await credentials.make_signin_link(connection, owner.id))[0] if show_link else None
         write_record(chosen, f"http://{_reachable(chosen.host)}:{port}", secret)
         _welcome(wiring.settings, link)

@@ -194,13 +194,17 @@ async def make_token(
     return secret, row.mappings().one()
 
 
-async def renew_local_token(connection: AsyncConnection, user_id: str) -> str:
-    """The token by which commands on the server's own machine speak for its owner: a new one at each start, the earlier ones end."""
+async def renew_local_token(connection: AsyncConnection, user_id: str, folder_id: str) -> str:
+    """The token by which commands on the server's own machine speak for its owner: a new one at each start, the earlier ones end.
+
+    Each data folder has one of its own: other servers may be on the same database.
+    """
+    name = f"{LOCAL_TOKEN} ({folder_id})"
     await connection.execute(
         update(api_tokens)
         .where(
             api_tokens.c.user_id == user_id,
-            api_tokens.c.name == LOCAL_TOKEN,
+            api_tokens.c.name == name,
             api_tokens.c.revoked_at.is_(None),
         )
         .values(revoked_at=func.now())
@@ -208,11 +212,11 @@ async def renew_local_token(connection: AsyncConnection, user_id: str) -> str:
     await connection.execute(
         delete(api_tokens).where(
             api_tokens.c.user_id == user_id,
-            api_tokens.c.name == LOCAL_TOKEN,
+            api_tokens.c.name == name,
             api_tokens.c.created_at < datetime.now(UTC) - timedelta(days=7),
         )
     )
-    secret, _ = await make_token(connection, user_id, LOCAL_TOKEN, ["*"], None)
+    secret, _ = await make_token(connection, user_id, name, ["*"], None)
     return secret
 
 
