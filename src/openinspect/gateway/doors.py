@@ -21,6 +21,7 @@ from openinspect.sessions.pull_requests import Wanted, open_for_turn
 from openinspect.settings import Settings
 
 from .git import GitDenied, GitDoor, GitGrant, Limits, RepositoryGrant
+from .git_events import GitEvents
 from .git_policy import Refusal
 from .grants import SandboxGrant, authorise, bearer
 from .llm import LlmDoor
@@ -42,6 +43,7 @@ class Doors:
             settings, authorise=self._authorise_llm, reserve=self._reserve, settle=self._settle
         )
         self.tools = ToolsDoor(authorise=self._authorise_tools, create_pull_request=self._create_pull_request)
+        self._git_events = GitEvents()
         # what lies on the host's disk because of a session: its sandbox's quota, and once more as much in what it pushed
         limits = Limits(session_bytes=settings.sandbox_disk_mib << 20)
         self.git = GitDoor(self._authorise_git, on_push=self._pushed, on_refused=self._refused, limits=limits)
@@ -101,10 +103,13 @@ class Doors:
             *(PushRefused(directory=directory, ref=one.ref, reason=one.text[:500]) for one in refusals[:20]),
         )
 
-    async def _append(self, grant: GitGrant, *bodies) -> None:
+    async def _append(self, grant: GitGrant, *bodies: Pushed | PushRefused) -> None:
         assert isinstance(grant, SessionGitGrant)
+        kept = self._git_events.within(grant.session_id, grant.who.prompt_id, bodies)
+        if not kept:
+            return
         async with self.journal.transaction() as transaction:
-            await transaction.append(grant.session_id, *bodies, turn_id=grant.who.prompt_id)
+            await transaction.append(grant.session_id, *kept, turn_id=grant.who.prompt_id)
 
     # ── tools ─────────────────────────────────────────────────────────────────────────────────────
     async def _authorise_tools(self, token: str) -> SandboxGrant:
