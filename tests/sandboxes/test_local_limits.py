@@ -7,11 +7,12 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from openinspect.sandboxes.local import cgroups, disk, host, image
-from openinspect.sandboxes.provider import Limits
+from openinspect.sandboxes.local import cgroups, disk, host, image, plan, provider
+from openinspect.sandboxes.provider import Limits, ProviderError
 
 from .conftest import Boxes
 
@@ -184,3 +185,39 @@ async def test_nothing_is_left_on_the_host(boxes: Boxes, killed: bool) -> None:
     assert list(boxes.folder.iterdir()) == []
     await provider.delete_disk("disk")
     assert not file.parent.exists()
+
+
+@needs_cgroups
+async def test_a_release_in_the_middle_of_a_start_leaves_no_groups(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box_id = boxes.spec().box_id
+    box = boxes.folder / box_id
+    box.mkdir(parents=True)
+    place = cgroups.locate()
+    assert isinstance(place, cgroups.Place)
+    groups = place.folders(box_id)
+    stop = provider._stop  # pyright: ignore[reportPrivateUsage]
+
+    def holder_was_quicker(*arguments: Any) -> None:
+        plan.write_whole(box / plan.HOLDER, json.dumps({"cgroups": [str(folder) for folder in groups]}))
+        cgroups.make(place, box_id, plan.Bounds(256, 1, 40, 64))
+        stop(*arguments)
+
+    monkeypatch.setattr(provider, "_stop", holder_was_quicker)
+    await boxes.provider().release(box_id, None)
+    left = [group for group in groups if group.exists()]
+    cgroups.remove(left)
+    assert left == []
+
+
+@needs_cgroups
+async def test_groups_that_could_not_be_made_whole_do_not_stay(boxes: Boxes) -> None:
+    spec = boxes.spec(limits=Limits(processes=2**60, disk_mib=64))
+    place = cgroups.locate()
+    assert isinstance(place, cgroups.Place)
+    with pytest.raises(ProviderError):
+        await boxes.provider().create(spec)
+    left = [group for group in place.folders(spec.box_id) if group.exists()]
+    cgroups.remove(left)
+    assert left == []

@@ -227,7 +227,8 @@ class LocalProvider:
         box = self._box(box_id)
         groups = _groups(plan.read_json(box / plan.HOLDER))
         _stop(box, None if handle is None else _process(handle), 0.0)
-        cgroups.remove(groups)
+        # Read again: a holder that was just starting may have made them before it was killed.
+        cgroups.remove(sorted({*groups, *_groups(plan.read_json(box / plan.HOLDER))}))
         _remove(box)
 
     def _delete_disk(self, place: Path) -> None:
