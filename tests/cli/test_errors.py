@@ -84,7 +84,8 @@ def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
     secret = "hunter2hunter2"
     url = f"postgresql://somebody:{secret}@127.0.0.1:{port}/none"
     done = _run(tmp_path, "up", "--port", "0", OPENINSPECT_DATABASE_URL=url)
-    _refused(done, "database does not answer")
+    _refused(done, "database does not answer", "then run the command again")
+    assert "goes on" not in done.stderr
     assert secret not in done.stdout + done.stderr
     done = _run(tmp_path, "up", "--port", "0", OPENINSPECT_DATABASE_URL="mysql://nonsense")
     _refused(done, "OPENINSPECT_DATABASE_URL")

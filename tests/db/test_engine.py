@@ -8,15 +8,16 @@ import signal
 import socket
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy.exc
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from openinspect.db.engine import check, conninfo, create_engine, parse_url, raw_connection, transaction
-from openinspect.db.errors import DatabaseAddressInvalid, DatabaseUnavailable
+from openinspect.db.errors import DatabaseAddressInvalid, DatabaseRefused, DatabaseUnavailable
 from openinspect.db.postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +47,31 @@ def test_an_address_that_cannot_be_read_is_not_repeated(address: str) -> None:
         create_engine(address)
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("user", "database", "parameters", "why", "remedy"),
+    [
+        ("openinspect:hunter22", "openinspect", "", "password authentication failed", "the password in"),
+        ("openinspect", "openinspect", "&passfile=/nowhere", "asks for a password", "USER:PASSWORD@HOST"),
+        ("nobody:hunter22", "openinspect", "", "failed for user", "Correct the user"),
+        ("", "nowhere", None, 'database "nowhere" does not exist', "createdb"),
+    ],
+)
+async def test_a_refusal_is_no_silence(
+    postgres_server: EmbeddedPostgres, user: str, database: str, parameters: str | None, why: str, remedy: str
+) -> None:
+    url = make_url(postgres_server.url).set(database=database).render_as_string(hide_password=False)
+    if parameters is not None:
+        url = f"postgresql://{user}@/{database}?host={quote(str(make_url(url).query['host']), safe='')}{parameters}"
+    engine = create_engine(url)
+    with pytest.raises(DatabaseRefused) as caught:
+        await check(engine)
+    await engine.dispose()
+    assert caught.value.what == "The database refuses the connection"
+    assert why in caught.value.why
+    assert remedy in caught.value.remedy
+    assert "hunter22" not in str(caught.value)
 
 
 async def test_a_transaction_is_whole_or_nothing(engine: AsyncEngine) -> None:

@@ -67,7 +67,7 @@ def demo(
 
 
 def main() -> None:
-    from openinspect.db.errors import DatabaseError
+    from openinspect.db.errors import DatabaseDiskFull, DatabaseError, DatabaseUnavailable
     from openinspect.sandboxes.provider import ProviderError
 
     for stream in (sys.stdout, sys.stderr):
@@ -79,7 +79,11 @@ def main() -> None:
     except ProblemError as problem:
         _fail(problem.message, problem.remedy)
     except DatabaseError as problem:
-        _fail(f"{problem.what}: {problem.why}.", f"{problem.remedy}.")
+        passes = isinstance(problem, DatabaseUnavailable | DatabaseDiskFull)
+        _fail(
+            f"{problem.what}: {problem.why}.",
+            f"{problem.remedy}{', then run the command again' if passes else ''}.",
+        )
     except ProviderError as problem:
         _fail(problem.reason, problem.remedy)
     except KeyboardInterrupt:

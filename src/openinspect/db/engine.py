@@ -20,9 +20,31 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from openinspect.db.errors import DatabaseAddressInvalid, DatabaseUnavailable
+from openinspect.db.errors import DatabaseAddressInvalid, DatabaseRefused, DatabaseUnavailable
 
 CONNECT_SECONDS = 5
+# libpq keeps the SQLSTATE of a connection that was refused to itself: its words are all there is
+_ANSWERED = "FATAL:"
+_NO_PASSWORD = "no password supplied"
+_REMEDY = "Check what OPENINSPECT_DATABASE_URL names; Postgres's own log says more"
+_REMEDIES = (
+    (
+        _NO_PASSWORD,
+        "Put it into OPENINSPECT_DATABASE_URL, as in postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with special characters written as %XX",
+    ),
+    (
+        "password authentication failed",
+        "Correct the user and the password in OPENINSPECT_DATABASE_URL, with special characters written as %XX",
+    ),
+    ("pg_hba.conf", "Let this machine and user in by a line in Postgres's pg_hba.conf"),
+    ('role "', "Correct the user in OPENINSPECT_DATABASE_URL, or make it: createuser"),
+    ('database "', "Correct the database in OPENINSPECT_DATABASE_URL, or make it: createdb"),
+    ("starting up", "Wait until Postgres has started"),
+    (
+        "too many",
+        "Give Postgres more connections (max_connections), or the server fewer: OPENINSPECT_DATABASE_POOL_SIZE",
+    ),
+)
 _POOL_WAIT_SECONDS = 10
 _SERVER_TIMEOUTS = (
     "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c timezone=UTC"
@@ -126,11 +148,21 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     """What a person is told about a lost database."""
     reason = getattr(error, "orig", None) or error
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
+    for line in lines:
+        if _NO_PASSWORD in line:
+            return _refused("it asks for a password, and the address has none", line)
+        if _ANSWERED in line:
+            return _refused(line.partition(_ANSWERED)[2].strip().rstrip("."), line)
     return DatabaseUnavailable(
         "The database does not answer",
         (lines[0].rstrip(".") if lines else type(reason).__name__),
-        "Check that Postgres runs and that OPENINSPECT_DATABASE_URL names it; the server goes on as soon as it answers",
+        "Check that Postgres runs and that OPENINSPECT_DATABASE_URL names it",
     )
+
+
+def _refused(why: str, line: str) -> DatabaseRefused:
+    remedy = next((remedy for words, remedy in _REMEDIES if words in line), _REMEDY)
+    return DatabaseRefused("The database refuses the connection", why, remedy)
 
 
 def is_lost(error: BaseException) -> bool:

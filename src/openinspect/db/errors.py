@@ -20,6 +20,10 @@ class DatabaseUnavailable(DatabaseError):
     """No connection, or it was lost: worth trying again."""
 
 
+class DatabaseRefused(DatabaseUnavailable):
+    """It did answer, and lets this address in no further: a password, a user, a database. Worth trying again only when that was put right."""
+
+
 class DatabaseAddressInvalid(DatabaseError):
     """The database URL cannot be read."""
 

@@ -60,7 +60,7 @@ def disk_full(folder: Path) -> DatabaseDiskFull:
     return DatabaseDiskFull(
         "The database cannot write",
         f"no space is left on the disk of {folder}",
-        "Free some space; the server goes on by itself",
+        "Free some space",
     )
 
 

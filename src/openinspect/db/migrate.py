@@ -57,7 +57,7 @@ async def _lock(connection: AsyncConnection) -> None:
             raise DatabaseUnavailable(
                 "The database's schema cannot be brought up to date",
                 f"another process has been doing so for more than {_LOCK_SECONDS:.0f} s",
-                "Wait for it or end it, then start again",
+                "Wait for it, or end it",
             )
         await asyncio.sleep(0.05)
 

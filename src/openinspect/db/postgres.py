@@ -154,7 +154,12 @@ class EmbeddedPostgres:
                     await self._launch()
             except DatabaseError as error:
                 self.problem = error
-                log.error("postgres does not start", what=error.what, why=error.why, remedy=error.remedy)
+                log.error(
+                    "postgres does not start, it is tried again",
+                    what=error.what,
+                    why=error.why,
+                    remedy=error.remedy,
+                )
                 await self._end()
                 self._process = None
                 continue
