@@ -332,31 +332,37 @@ def fork_many(number: str) -> dict[str, Any]:
 
 def _kinds() -> dict[str, Callable[[], int]]:
     """What is counted by user or for the whole machine: makes one, to be kept; negative or ``OSError`` when there is none left."""
-    queues = iter(range(100_000))
     found: dict[str, Callable[[], int]] = {
         "inotify": _libc.inotify_init,
         "fanotify": lambda: _libc.fanotify_init(0x200, 0),
         "pty": lambda: os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY),
     }
     if os.uname().machine == "x86_64":
-        found["queue"] = lambda: _libc.syscall(
-            240, f"{os.getuid()}-{next(queues)}".encode(), 0o102, 0o600, None
-        )
+        found["queue"] = _message_queue
     return found
 
 
-def _made(make: Callable[[], int]) -> bool:
+def _message_queue() -> int:
+    """Without a name, so that it goes with its descriptor. By numbers, for Python's library has none (x86_64)."""
+    name = f"counted-{os.getpid()}".encode()
+    made = _libc.syscall(240, name, os.O_RDWR | os.O_CREAT, 0o600, None)
+    if made >= 0:
+        _libc.syscall(241, name)
+    return made
+
+
+def _one(make: Callable[[], int]) -> int:
     try:
-        return make() >= 0
+        return make()
     except OSError:
-        return False
+        return -1
 
 
 def _take() -> dict[str, int]:
     took: dict[str, int] = {}
     for kind, make in _kinds().items():
         took[kind] = 0
-        while took[kind] < 4000 and _made(make):
+        while took[kind] < 4000 and _one(make) >= 0:
             took[kind] += 1
     return took
 
@@ -378,7 +384,11 @@ def take_all() -> dict[str, Any]:
 
 
 def one_of_each() -> dict[str, Any]:
-    return {kind: _made(make) for kind, make in _kinds().items()}
+    made = {kind: _one(make) for kind, make in _kinds().items()}
+    for descriptor in made.values():
+        if descriptor >= 0:
+            os.close(descriptor)
+    return {kind: descriptor >= 0 for kind, descriptor in made.items()}
 
 
 def _as_agent(question: Callable[[], dict[str, Any]]) -> dict[str, Any]:
