@@ -32,7 +32,7 @@ def media_type_of(content: bytes) -> str | None:
 
 
 def is_whole(content: bytes) -> bool:
-    """Whether a picture of one of these kinds has all its blocks, and a size from 1 to ``MAX_POINTS``. Takes up to a tenth of a second."""
+    """Whether a picture of one of these kinds has all its blocks, and a size from 1 to ``MAX_POINTS``. Takes up to half a second (many small blocks)."""
     look = {"image/png": _png, "image/jpeg": _jpeg, "image/gif": _gif, "image/webp": _webp}
     try:
         width, height = look[media_type_of(content) or ""](content)
