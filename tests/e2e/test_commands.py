@@ -314,6 +314,17 @@ def test_it_is_said_that_a_scripted_model_answers(live: LiveServer) -> None:
     assert "ANTHROPIC_API_KEY" in done.stderr
     said = live.wait(done.stdout.strip(), "text", 120)["body"]["text"]
     assert "not a language model" in said
+    live.wait(done.stdout.strip(), "turn.finished")
+    listed = subprocess.run(
+        [sys.executable, "-m", "openinspect", "sessions", "list"],
+        env={**os.environ, "OPENINSPECT_DATA_DIR": str(live.folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "$" in listed.stdout
+    assert "nothing was paid" in listed.stderr
 
 
 def test_a_demo_on_a_server_with_another_script_says_to_end_that_first(live: LiveServer) -> None:

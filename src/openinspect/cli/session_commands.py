@@ -125,6 +125,7 @@ def list_sessions(
         page = api.get(
             "/sessions", mine=mine, status="archived" if archived else "active", q=search, limit=limit
         )
+        scripted: bool = api.get("/me")["server"]["scripted_model"]
     if as_json:
         out().print_json(json.dumps(page["items"]))
         return
@@ -164,6 +165,11 @@ def list_sessions(
         Column("when", drop=2),
     )
     listing.show(out(), columns, rows)
+    if scripted and any(one["cost_usd"] for one in page["items"]):
+        error_console().print(
+            "A scripted model answers on this server: for what it is said to cost nothing was paid.",
+            style="dim",
+        )
 
 
 @sessions.command()
