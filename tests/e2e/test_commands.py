@@ -276,29 +276,30 @@ def test_what_runs_now_is_said(live: LiveServer) -> None:
 def test_a_command_that_follows_goes_on_where_it_was_when_the_server_is_started_anew(
     live: LiveServer,
 ) -> None:
+    begun = live.api.post("/sessions", {"prompt": {"text": "say: ready"}})["id"]
+    live.wait(begun, "turn.finished", 120)
+    arguments = ("sessions", "prompt", begun, "say 150 words every 20 ms\nsay: the end", "--json")
     process = subprocess.Popen(
-        [sys.executable, "-m", "openinspect", "run", "say 150 words every 20 ms\nsay: the end", "--json"],
+        [sys.executable, "-m", "openinspect", *arguments],
         env={**os.environ, "OPENINSPECT_DATA_DIR": str(live.folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
-        assert process.stdout is not None
-        first = json.loads(process.stdout.readline())
-        session_id = live.api.get("/sessions", limit=1)["items"][0]["id"]
-        live.wait_for_text(session_id, 20, 120)
+        live.wait_for_text(begun, 20, 120)
         live.kill()
         live.start()  # on another port, with another token
-        rest, said = process.communicate(timeout=120)
+        shown, said = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
     assert process.returncode == 0, said
     assert "Connected again" in said
-    shown = [first["seq"], *(json.loads(line)["seq"] for line in rest.splitlines())]
-    assert shown == [event["seq"] for event in live.events(session_id)][: len(shown)]
-    assert json.loads(rest.splitlines()[-1])["body"]["kind"] == "turn.finished"
+    events = [json.loads(line) for line in shown.splitlines()]
+    first = events[0]["seq"]
+    assert [event["seq"] for event in events] == list(range(first, first + len(events)))
+    assert (events[0]["body"]["kind"], events[-1]["body"]["kind"]) == ("prompt.queued", "turn.finished")
 
 
 def test_it_is_said_that_a_scripted_model_answers(live: LiveServer) -> None:
