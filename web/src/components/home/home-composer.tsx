@@ -43,11 +43,11 @@ export function HomeComposer() {
   // Where the last session worked, until somebody has chosen here. Looked up once: others' sessions don't change it under one's fingers.
   const first = useInfiniteQuery({ ...sessionsQuery({ status: "active", mine: false, q: "" }), enabled: picked === null });
   const [newest, setNewest] = useState<string | null>(null);
-  if (newest === null && picked === null && repositories && (first.data || first.error)) {
+  if (newest === null && picked === null && repositories && repositories.length > 0 && (first.data || first.error)) {
     const used = first.data?.pages[0]?.items.map((one) => one.targets[0]?.repository_id) ?? [];
-    setNewest(used.find((id) => repositories.some((one) => one.id === id)) ?? repositories[0]?.id ?? NONE);
+    setNewest(used.find((id) => repositories.some((one) => one.id === id)) ?? repositories[0]!.id);
   }
-  const wanted = picked ?? newest;
+  const wanted = picked ?? (repositories?.length === 0 ? NONE : newest);
   const known = repositories !== undefined && wanted !== null;
 
   const repository = wanted === null || wanted === NONE ? null : (repositories?.find((one) => one.id === wanted) ?? repositories?.[0] ?? null);
