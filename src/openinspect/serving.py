@@ -1,7 +1,8 @@
 """Two web servers in one process: the page and the API on a TCP port, the sandboxes' door on a unix socket. Both are uvicorn.
 
-Heads and bodies of requests, connections, and at the door those of each token are bounded (``bounded_http``). ``run`` returns when ``stop`` is set: it stops accepting, gives open requests ``GRACE_SECONDS``, then closes what is left (streams are told to
-resume). Signals are the caller's.
+Heads and bodies of requests, connections, and at the door those of each token are bounded (``bounded_http``). ``run`` returns when ``stop``
+is set: it stops accepting, gives open requests ``GRACE_SECONDS``, then closes what is left (streams are told to resume). Signals are the
+caller's.
 """
 
 from __future__ import annotations
