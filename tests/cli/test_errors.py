@@ -70,6 +70,13 @@ def test_a_port_that_is_none(tmp_path: Path) -> None:
     assert "65535" in done.stderr
 
 
+def test_days_that_no_token_can_have(tmp_path: Path) -> None:
+    for days in ("0", "4000"):
+        done = _run(tmp_path, "tokens", "create", "ci", "--days", days)
+        assert done.returncode == 2
+        assert "--days" in done.stderr
+
+
 def test_a_data_folder_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     _refused(

@@ -288,7 +288,8 @@ def create(
         typer.Option(help="A permission. Several times for several.", show_default="all that you have"),
     ] = None,
     days: Annotated[
-        int | None, typer.Option(help="How many days it works.", show_default="until revoked")
+        int | None,
+        typer.Option(min=1, max=3650, help="How many days it works.", show_default="until revoked"),
     ] = None,
 ) -> None:
     """Make a token. It is shown this once."""
