@@ -149,11 +149,23 @@ def test_an_address_or_a_token_that_is_none(tmp_path: Path) -> None:
     for url in ("garbage", "ftp://x", "http://", "http://[", "http://x:99999", "http://a b"):
         with pytest.raises(Invalid, match="OPENINSPECT_URL"):
             words.elsewhere(url, "x")
+    for url in ("foo", "foo:8910", "ftp://x"):
+        with pytest.raises(Invalid, match="needs http:// or https://"):
+            words.elsewhere(url, "x")
     for token in ("x\n", "a b"):
         with pytest.raises(Invalid, match="OPENINSPECT_TOKEN"):
             words.elsewhere("http://127.0.0.1:1", token)
     done = _run(tmp_path, "sessions", "list", OPENINSPECT_URL="http://127.0.0.1:1", OPENINSPECT_TOKEN="é")
     _refused(done, "OPENINSPECT_TOKEN is no token", "tokens create")
+
+
+def test_a_server_elsewhere_that_does_not_answer_is_not_to_be_started_here(tmp_path: Path) -> None:
+    with socket.socket() as bound:  # and not listening: nothing answers there
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        done = _run(tmp_path, "sessions", "list", OPENINSPECT_URL=url, OPENINSPECT_TOKEN="x")
+    _refused(done, f"The server at {url} does not answer", "Check the address in OPENINSPECT_URL")
+    assert "openinspect up" not in done.stderr
 
 
 def test_a_terminal_that_can_not_show_a_letter_ends_no_command(tmp_path: Path) -> None:

@@ -197,7 +197,9 @@ class Client:
         return Unavailable(
             "server_unreachable",
             f"The server at {self.url} does not answer ({type(error).__name__}).",
-            "See whether it runs: `openinspect doctor`; start it with `openinspect up`.",
+            "See whether it runs: `openinspect doctor`; start it with `openinspect up`."
+            if self._folder is not None
+            else "Check the address in OPENINSPECT_URL, and see on the server's own machine whether it runs there: `openinspect doctor`",
         )
 
 

@@ -41,7 +41,13 @@ def elsewhere(url: str, token: str | None) -> tuple[str, str]:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
-        usable = False
+        parts, usable = None, False
+    if parts is not None and parts.scheme not in ("http", "https"):
+        raise Invalid(
+            "url_invalid",
+            f"OPENINSPECT_URL needs http:// or https:// before the server's name: {url}",
+            "Write it as the browser shows it, such as https://inspect.example.com or http://127.0.0.1:8910",
+        )
     if not usable or any(letter.isspace() for letter in url):
         raise Invalid(
             "url_invalid",
