@@ -48,6 +48,20 @@ def test_without_a_server(tmp_path: Path) -> None:
     assert "No server runs" in done.stdout
 
 
+def test_what_is_no_backup_is_not_restored(tmp_path: Path) -> None:
+    nowhere, readme, data = tmp_path / "nowhere", tmp_path / "README.md", tmp_path / "data"
+    readme.write_text("# Not a backup")
+    done = _run(data, "db", "restore", "-y", str(nowhere))
+    _refused(done, "There is no file", "Name a file that")
+    assert "backups" not in done.stderr  # nothing is there to look at
+    (data / "backups").mkdir(parents=True)
+    _refused(_run(data, "db", "restore", "-y", str(nowhere)), str(data / "backups"))
+    done = _run(data, "db", "restore", "-y", str(readme))
+    _refused(done, "is no backup that `db backup` wrote")
+    assert "pg_restore" not in done.stderr
+    assert not (data / "postgres").exists()
+
+
 def test_down_says_when_the_server_did_not_end_in_good_order(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:  # a server that an interrupt ends at once
         record = ServerRecord("http://127.0.0.1:1", "none", process.pid, process_started(process.pid) or "")
@@ -61,7 +75,9 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         _refused(_run(tmp_path / "data", "up", "--port", port), port, "OPENINSPECT_PORT")
-        _refused(_run(tmp_path / "data", "up", "--detach", "--port", port), port)
+        done = _run(tmp_path / "data", "up", "--detach", "--port", port)
+        _refused(done, "ended while it was starting: 127.0.0.1:" + port, "OPENINSPECT_PORT")
+        assert (done.stderr.count("error: "), done.stderr.count("→")) == (1, 1)
 
 
 def test_a_port_that_is_none(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from openinspect import __version__
 from openinspect.problems import ProblemError
 
 from . import code_commands, server_commands, session_commands, words
-from .console import error_console
+from .console import ARROW, ERROR, error_console
 from .text import as_called, clean
 
 app = typer.Typer(
@@ -94,7 +94,7 @@ def main() -> None:
 
 def _fail(message: str, remedy: str) -> None:
     console = error_console()
-    console.print(f"error: {as_called(clean(message))}", style="red")
+    console.print(f"{ERROR}{as_called(clean(message))}", style="red")
     if remedy:
-        console.print(f"  → {as_called(clean(remedy))}")
+        console.print(f"  {ARROW}{as_called(clean(remedy))}")
     sys.exit(1)

@@ -17,6 +17,9 @@ from openinspect.settings import Settings, variable
 from .client import Client, connect
 from .text import one_line
 
+ERROR, ARROW = "error: ", "→ "
+"""What the two lines begin with that end a command: what happened, and what to do."""
+
 
 @lru_cache
 def out() -> Console:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from urllib.parse import quote
 import typer
 from rich.text import Text
 
-from openinspect.problems import Conflict, Unavailable
+from openinspect.problems import Conflict, Invalid, Unavailable
 from openinspect.settings import Settings
 
 from . import cursors
@@ -31,7 +32,7 @@ from .client import (
     remove_record,
     write_record,
 )
-from .console import ask, client, error_console, out, settings
+from .console import ARROW, ERROR, ask, client, error_console, out, settings
 from .references import KEY_REMEDY
 from .text import as_called, clean, program
 
@@ -41,6 +42,8 @@ LOG_FILE = "server.log"
 START_SECONDS = 90.0
 DOWN_SECONDS = 90.0
 ONCE = "works once, within 15 minutes"
+_BACKUP_MARK = b"PGDMP"
+"""How a file begins that ``pg_dump`` wrote in its own format."""
 _LOG_BYTES = 20 * 1024 * 1024
 
 
@@ -233,16 +236,25 @@ def start_detached(
     with log_path.open("rb") as log_file:
         log_file.seek(began)
         tail = log_file.read()[-2000:].decode(errors="replace").strip().splitlines()[-6:]
-    raise Unavailable(
-        "server_failed",
-        (
-            "The server ended while it was starting"
-            if ended
-            else f"The server was not ready within {START_SECONDS:.0f} s"
-        )
-        + (": " + " ".join(line.strip() for line in tail) if tail else "."),
-        f"Read the whole log: less {log_path}",
+    raise _not_started(tail, log_path, ended=ended)
+
+
+def _not_started(tail: list[str], log_path: Path, *, ended: bool) -> Unavailable:
+    """Why a server in the background did not start: the error that it ended with, as it said it, or else the end of its log."""
+    what = (
+        "The server ended while it was starting"
+        if ended
+        else f"The server was not ready within {START_SECONDS:.0f} s"
     )
+    lines = [line.strip() for line in tail]
+    remedy = f"Read the whole log: less {log_path}"
+    errors = [place for place, line in enumerate(lines) if line.startswith(ERROR)]
+    if ended and errors:
+        last = errors[-1]
+        if lines[last + 1 :] and lines[last + 1].startswith(ARROW):
+            remedy = lines[last + 1].removeprefix(ARROW)
+        lines = [lines[last].removeprefix(ERROR)]
+    return Unavailable("server_failed", what + (": " + " ".join(lines) if lines else "."), remedy)
 
 
 def down() -> None:
@@ -373,6 +385,12 @@ def _has_database(chosen: Settings) -> None:
         )
 
 
+def _name_a_backup() -> str:
+    folder = settings().data_dir / "backups"
+    where = f": ls {shlex.quote(str(folder))}" if folder.is_dir() else "."
+    return f"Name a file that `{program()} db backup` wrote{where}"
+
+
 @db.command()
 def restore(
     file: Annotated[Path, typer.Argument(help="A file that `db backup` wrote.", show_default=False)],
@@ -385,11 +403,18 @@ def restore(
     if read_record(settings()) is not None:
         raise Conflict("server_running", "The server is running.", f"End it first: {program()} down")
     if not file.is_file():
+        raise Unavailable("file_missing", f"There is no file {file}.", _name_a_backup())
+    try:
+        with file.open("rb") as content:
+            begins = content.read(len(_BACKUP_MARK))
+    except OSError as error:
         raise Unavailable(
-            "file_missing",
-            f"There is no file {file}.",
-            f"Name a file that `{program()} db backup` wrote: ls {settings().data_dir / 'backups'}",
-        )
+            "file_unreadable",
+            f"{file} can't be read: {error.strerror}.",
+            f"See whose it is: ls -l {shlex.quote(str(file))}",
+        ) from error
+    if begins != _BACKUP_MARK:
+        raise Invalid("no_backup", f"{file} is no backup that `db backup` wrote.", _name_a_backup())
     _quiet()
     if not yes:
         ask(f"Replace the whole database by {file}?")
