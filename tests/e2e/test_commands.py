@@ -237,6 +237,28 @@ def test_looking_up_adds_nothing_and_names_what_is_known(live: LiveServer, tmp_p
     assert "is no id of a prompt" in _refused(live, "sessions", "cancel", live.session("say: x")[0], "../#1")
 
 
+def test_a_name_that_a_known_repository_does_not_get_is_told(live: LiveServer, tmp_path: Path) -> None:
+    folder = tmp_path / "sprockets"
+    create_sample_repository(folder)
+    _run(live, "repos", "add", "--name", "cogs", str(folder))
+    said = _refused(live, "repos", "add", "--name", "sprockets", str(folder))
+    assert "is known already, as cogs" in said
+    assert "repos remove cogs" in said
+    for arguments in (("--name", "cogs", str(folder)), (str(folder),)):
+        assert _run(live, "repos", "add", *arguments).startswith("cogs ")
+    _run(live, "repos", "remove", "-y", "cogs")
+
+
+def test_a_revoked_token_is_listed_only_with_all(live: LiveServer) -> None:
+    _run(live, "tokens", "create", "short-lived")
+    made = next(one for one in live.api.get("/tokens") if one["name"] == "short-lived")
+    assert "short-lived" in _run(live, "tokens", "list")
+    _run(live, "tokens", "revoke", made["id"])
+    assert "short-lived" not in _run(live, "tokens", "list")
+    assert "revoked" in _run(live, "tokens", "list", "--all")
+    assert made["id"] in [one["id"] for one in json.loads(_run(live, "tokens", "list", "--json"))]
+
+
 def test_a_picture_that_is_none_leaves_no_session(live: LiveServer, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     before = len(live.api.get("/sessions")["items"])

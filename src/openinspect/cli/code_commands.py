@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from openinspect.problems import Invalid
+from openinspect.problems import Conflict, Invalid
 
 from . import listing
 from .client import CLONE_SECONDS, Client, an_id
@@ -23,6 +23,10 @@ from .text import clean, one_line, program
 
 repos = typer.Typer(
     help="Repositories that sessions can work on, and their pull requests.", no_args_is_help=True
+)
+_NO_MODEL_REMEDY = (
+    "Set ANTHROPIC_API_KEY or OPENAI_API_KEY where the server runs (or OPENINSPECT_SCRIPTED_MODEL=playground, to try it with a scripted model), "
+    "and start it again."
 )
 tokens = typer.Typer(help="API tokens of your own.", no_args_is_help=True)
 
@@ -46,6 +50,13 @@ def add(
             found = api.post(
                 "/repositories", {"path": str(Path(source).expanduser().absolute()), "name": name}
             )
+    if name is not None and found["name"] != name:
+        known = one_line(found["name"])
+        raise Conflict(
+            "known_by_another_name",
+            f"This repository is known already, as {known}; it was not renamed to {one_line(name)}.",
+            f"Use it as {known}, or forget it and then add it again: {program()} repos remove {known}",
+        )
     out().print(
         f"{one_line(found['name'])}  {one_line(found['location'])}  "
         f"(default branch: {one_line(found['default_branch'] or 'none yet, it is empty')})"
@@ -214,6 +225,12 @@ def models(
         out().print_json(json.dumps(found))
         return
     shown = [one for one in found if everything or one["available"]]
+    if not any(one["available"] for one in found):
+        out().print(f"No model can be used now: no provider's key is set. {_NO_MODEL_REMEDY}", style="yellow")
+        if not everything:
+            out().print("--all lists them, with what each lacks.", style="dim")
+            return
+        out().print()
     scripted = [one for one in shown if one["scripted"]]
     if scripted:
         which = "all of these" if len(scripted) == len(shown) else "those marked *"
@@ -238,15 +255,20 @@ def models(
 
 
 @tokens.command("list")
-def list_tokens(as_json: JsonFlag = False) -> None:
-    """Your API tokens, and when each was last used."""
+def list_tokens(
+    everything: Annotated[bool, typer.Option("--all", help="Also those that were revoked.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Your API tokens, and when each was last used. As JSON always all of them."""
     with client() as api:
         found = api.get("/tokens")
     if as_json:
         out().print_json(json.dumps(found))
         return
+    if not everything:
+        found = [one for one in found if not one["revoked_at"]]
     if not found:
-        out().print(f"No tokens yet. Make one: {program()} tokens create NAME")
+        out().print(f"No tokens. Make one: {program()} tokens create NAME")
         return
     listing.show(
         out(),

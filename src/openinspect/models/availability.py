@@ -54,7 +54,8 @@ def provider_availability(settings: Settings, owner: Provider) -> Availability:
     return Availability(
         available=False,
         reason=f"The server has no key for {owner.name}.",
-        remedy=f"Set {owner.key_variable} in the server's environment and start it again.",
+        remedy=f"Set {owner.key_variable} in the server's environment (or OPENINSPECT_SCRIPTED_MODEL=playground, to try it without a key) "
+        "and start it again.",
     )
 
 
