@@ -128,6 +128,54 @@ async def test_attaching_where_nothing_runs_says_so_and_how_to_leave(
         assert f"sessions attach {session_id}" in left
 
 
+async def test_attaching_to_an_archived_session_shows_what_there_is_and_ends(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with running_server(database_url, tmp_path) as server:
+        session_id, prompt_id = await _with_a_prompt(server)
+        await server.until_status(session_id, prompt_id, "completed")
+        answer = await server.http.post(f"/api/sessions/{session_id}/archive")
+        assert answer.is_success, answer.text
+        here = tmp_path / "here"
+        here.mkdir()
+        code, said = await _ended(await _begin(server, here, "sessions", "attach", session_id))
+        assert code == 0, said
+        assert "This session is archived" in said
+        assert "completed in" in said
+        code, said = await _ended(await _begin(server, here, "sessions", "attach", session_id))
+        assert code == 0, said  # from where one left it there is nothing more
+        assert "completed in" not in said
+
+
+async def _with_a_prompt(server: RunningServer) -> tuple[str, str]:
+    session_id = (await server.session("Do it"))["id"]
+    return session_id, (await server.get(f"/sessions/{session_id}"))["prompts"][0]["id"]
+
+
+async def test_attaching_until_idle_ends_when_all_that_waits_has_run_and_as_the_last_turn_did(
+    database_url: str, tmp_path: Path
+) -> None:
+    provider = DoubleProvider(tmp_path / "door" / "gateway.sock", behaviour=_fails_twice())
+    async with running_server(database_url, tmp_path, provider=provider) as server:
+        session_id, first = await _with_a_prompt(server)
+        code, said = await _ended(
+            await _begin(server, tmp_path / "here", "sessions", "attach", session_id, "--until-idle")
+        )
+        assert code == 1, said
+        assert "failed in" in said
+        await server.until_status(session_id, first, "failed")
+        for text in ("It fails again", "It succeeds"):
+            answer = await server.http.post(f"/api/sessions/{session_id}/prompts", json={"text": text})
+            assert answer.is_success, answer.text
+        for flags in ((), ("--json",), ()):  # the last finds it idle
+            process = await _begin(
+                server, tmp_path / "here", "sessions", "attach", session_id, "--until-idle", *flags
+            )
+            code, said = await _ended(process)
+            assert code == 0, said
+            assert "It succeeds" in said
+
+
 async def test_attaching_after_a_backup_was_restored_shows_the_log_from_its_beginning(
     database_url: str, tmp_path: Path
 ) -> None:

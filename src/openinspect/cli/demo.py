@@ -17,7 +17,7 @@ from openinspect.testing.sample_repository import create_sample_repository
 from .client import Client, read_record
 from .code_commands import print_diff
 from .console import out, settings
-from .following import follow_session, link
+from .following import ended, follow_session, link
 from .server_commands import ONCE, down, signin_link, start_detached
 from .text import one_line, program
 
@@ -58,7 +58,7 @@ def run_demo(*, keep: bool) -> None:
     )
     _step(f"One prompt, in a sandbox of its own: {link(api, session['id'])}")
     prompt_id = session["prompts"][0]["id"]
-    transcript = follow_session(api, session["id"], until=prompt_id)
+    transcript = follow_session(api, session["id"], until=ended(prompt_id))
     finished = transcript.finished.get(prompt_id)
     if finished is None:
         raise Unavailable(

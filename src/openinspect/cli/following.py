@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -35,13 +36,13 @@ def follow_session(
     session_id: str,
     *,
     after: int = 0,
-    until: str | None = None,
+    until: Callable[[Transcript], bool] | None = None,
     as_json: bool = False,
     verbose: bool = False,
     prompts: list[dict[str, Any]] | None = None,
     note: str = "",
 ) -> Transcript:
-    """Print a session as it goes on, over lost connections, until a prompt has ended or was taken back (or for ever).
+    """Print a session as it goes on, over lost connections, for ever or ``until`` this says of what was printed that it is enough.
 
     ``prompts``: those that were unfinished at ``after``. ``note`` is said first, when Ctrl-C leaves already.
     """
@@ -52,10 +53,12 @@ def follow_session(
     try:
         if note:
             error_console().print(note, style="yellow")
-        while until is None or until not in transcript.ended:
+        while True:
             try:
                 if failures:
                     api.look_again()
+                if until is not None and until(transcript):
+                    break
                 with api.stream(session_id, transcript.seq) as messages:
                     for message in messages:
                         if failures:
@@ -69,8 +72,8 @@ def follow_session(
                             )
                             transcript = Transcript(out(), session_id, verbose=verbose)
                         _show(transcript, message, as_json)
-                        if until is not None and until in transcript.ended:
-                            break
+                        if until is not None and until(transcript):
+                            return transcript
             except (Unavailable, ApiError) as problem:
                 if isinstance(problem, ApiError) and not _passes(problem, api):
                     raise
@@ -107,6 +110,32 @@ def _passes(problem: ApiError, api: Client) -> bool:
         return api.look_again()
     except Unavailable:
         return True  # it ends, or it is not yet there again
+
+
+def ended(prompt_id: str) -> Callable[[Transcript], bool]:
+    """Until a prompt has ended, or was taken back."""
+    return lambda transcript: prompt_id in transcript.ended
+
+
+class Quiet:
+    """Until nothing runs or waits in the session any more, and all that there is was printed. Asks the server, once at the beginning and
+    whenever a prompt has ended, since others may have queued more."""
+
+    def __init__(self, api: Client, session_id: str) -> None:
+        self.last_outcome: str | None = None
+        """How the last turn ended, once it is quiet; None when there was none."""
+        self._api = api
+        self._session_id = session_id
+        self._asked: tuple[Transcript, int] | None = None
+        self._head: int | None = None
+
+    def __call__(self, transcript: Transcript) -> bool:
+        asks = (transcript, len(transcript.ended))
+        if asks != self._asked:
+            detail = self._api.get(f"/sessions/{self._session_id}")
+            self._asked, self.last_outcome = asks, detail["last_outcome"]
+            self._head = detail["head"] if detail["activity"] == "idle" else None
+        return self._head is not None and transcript.seq >= self._head
 
 
 def exit_as(transcript: Transcript, prompt_id: str) -> None:

@@ -12,7 +12,7 @@ import typer
 from . import cursors, listing, pictures
 from .client import Client, an_id
 from .console import age, ask, client, error_console, out, settings
-from .following import exit_as, follow_session, link, summarise
+from .following import Quiet, ended, exit_as, follow_session, link, summarise
 from .listing import Column
 from .references import KEY_REMEDY, find, repository
 from .retrying import to_retry
@@ -97,7 +97,7 @@ def run(
                 f"Session {session_id} · {session['model']} · {link(api, session_id)}", style="dim"
             )
             _say_scripted(api, session["model"])
-        transcript = follow_session(api, session_id, until=prompt_id, as_json=as_json, verbose=verbose)
+        transcript = follow_session(api, session_id, until=ended(prompt_id), as_json=as_json, verbose=verbose)
         if not as_json:
             summarise(api, session_id)
         exit_as(transcript, prompt_id)
@@ -222,10 +222,16 @@ def attach(
     from_start: Annotated[
         bool, typer.Option(help="Print everything, not only what came since the last time.")
     ] = False,
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End as soon as nothing runs or waits in the session.")
+    ] = False,
     as_json: JsonFlag = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v")] = False,
 ) -> None:
-    """Follow a session live, from where one left it. Ctrl-C leaves; the work goes on."""
+    """Follow a session live, from where one left it. Ctrl-C leaves; the work goes on. An archived session is shown to its end.
+
+    With --until-idle the exit code is 0 when the last turn was completed, or there was none, and 1 when it failed or was stopped.
+    """
     with client() as api:
         session_id = find(api, session)
         detail = api.get(f"/sessions/{session_id}")
@@ -234,16 +240,29 @@ def attach(
             error_console().print(
                 f"From event {after} on, where you left it; --from-start shows all.", style="dim"
             )
+        archived = detail["status"] == "archived"
         note = ""
-        if not as_json and detail["activity"] == "idle":
+        if archived and not as_json:
+            note = f"This session is archived: nothing runs in it. Bring it back: {program()} sessions restore {session_id}"
+        elif not (as_json or until_idle) and detail["activity"] == "idle":
             note = (
                 f"Nothing runs in this session now: what comes next is shown when somebody prompts it ({program()} sessions prompt "
                 f'{session_id} "TEXT"). Ctrl-C leaves.'
             )
         known = detail["prompts"] if after else []
+        quiet = Quiet(api, session_id) if until_idle or archived else None
         follow_session(
-            api, session_id, after=after, as_json=as_json, verbose=verbose, prompts=known, note=note
+            api,
+            session_id,
+            after=after,
+            until=quiet,
+            as_json=as_json,
+            verbose=verbose,
+            prompts=known,
+            note=note,
         )
+        if until_idle and quiet is not None and quiet.last_outcome not in (None, "completed"):
+            raise typer.Exit(1)
 
 
 @sessions.command()
@@ -278,7 +297,7 @@ def _follow_prompt(
         api,
         before["id"],
         after=before["head"],
-        until=queued["id"],
+        until=ended(queued["id"]),
         as_json=as_json,
         prompts=before["prompts"],
     )
