@@ -1,6 +1,6 @@
 """The page in the system's Chromium, before the real server with real sandboxes; only the model is scripted.
 
-``live``    one server for all of these tests
+``live``    one server for the tests of a file
 ``session`` one session on it, with a warm sandbox and no repository
 ``relay``   the address that browsers use, which stays the same when the server is killed and started again
 ``visit``   opens the page as a person: signed in, watched. A test fails at its end when a page has thrown, has logged an error that the
@@ -36,14 +36,14 @@ def built() -> None:
         pytest.fail("The web app has not been built: run `make web`.")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def live(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("web") / "data"
     with LiveServer(folder, script="demo", OPENINSPECT_SANDBOX_DISK_MIB="256") as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def relay(live: LiveServer) -> Iterator[Relay]:
     def target() -> tuple[str, int]:
         if live.record is None:
@@ -75,7 +75,7 @@ def browser() -> Iterator[Browser]:
         started.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sample(live: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample repository with the failing test; the server does not know it yet."""
     path = tmp_path_factory.mktemp("repositories") / "lending"
@@ -83,7 +83,7 @@ def sample(live: LiveServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def session(live: LiveServer) -> str:
     session_id, _ = live.session("say: ready", title="A place to try things out")
     live.wait(session_id, "turn.finished", 180)

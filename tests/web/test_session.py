@@ -263,6 +263,7 @@ def test_a_prompt_that_was_not_sent_outlasts_the_page(visit, live: LiveServer, w
     page.goto(f"/sessions/{session}")
     expect(page.get_by_text("Not sent:")).to_have_count(2)
     page.get_by_role("button", name="Discard").last.click()
+    expect(page.get_by_text("Not sent:")).to_have_count(1)
     page.get_by_role("button", name="Send again").click()
     expect(timeline(page).get_by_text("kept for later", exact=True).last).to_be_visible(timeout=TURN)
     idle(page)

@@ -187,7 +187,7 @@ def test_a_server_that_is_away_is_told_once(visit, relay, session: str, watch) -
     page = visit()
     expect(page.locator(f'a[data-session][href="/sessions/{session}"]')).to_be_visible()
     relay.shut()
-    expect(page.get_by_role("alert")).to_have_count(1)
+    expect(page.get_by_role("alert")).to_have_count(1, timeout=30_000)
     expect(page.get_by_role("alert")).to_contain_text("The server can't be reached.")
     page.wait_for_timeout(2_500)  # long enough for all that the page asks for to have failed
     expect(page.get_by_role("alert")).to_have_count(1)

@@ -166,23 +166,25 @@ def _wait_for_note(box: Path) -> dict[str, Any]:
     return note
 
 
-def _marked(box_id: str) -> list[Process]:
-    """Processes that carry the box's mark, however far they have gone from the runtime."""
-    mark = f"{_MARK}={box_id}".encode()
+def _marked(box: Path) -> list[Process]:
+    """Processes that carry the box's mark, however far they have gone from the runtime; the agent, whose environment is its own, carries
+    the folder's name."""
+    mark, place = f"{_MARK}={box.name}\0".encode(), os.fsencode(box) + b"/"
     found: list[Process] = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if mark in (folder / "environ").read_bytes().split(b"\0"):
+            environment = (folder / "environ").read_bytes()
+            if mark in environment or place in environment:
                 process = processes.identify(int(folder.name))
                 if process is not None:
                     found.append(process)
     return found
 
 
-def _kill_marked(box_id: str) -> None:
+def _kill_marked(box: Path) -> None:
     # Again until there are none: one may have forked while the list was made.
     for _ in range(20):
-        found = _marked(box_id)
+        found = _marked(box)
         for process in found:
             processes.send(process, signal.SIGKILL)
         for process in found:
@@ -200,7 +202,7 @@ def _stop(box: Path, grace: float) -> None:
         processes.wait_gone(holder, grace)
     killed = processes.send(holder, signal.SIGKILL)
     processes.wait_gone(holder, 1)
-    _kill_marked(box.name)
+    _kill_marked(box)
     if killed and not (box / plan.ENDED).exists():
         plan.write_whole(box / plan.ENDED, json.dumps({"code": 137, "reason": "stopped", "at": time.time()}))
 
@@ -231,7 +233,7 @@ def hold(box: Path) -> None:
             reason = "stopped"
             child.terminate()
         log.read_some()
-    _kill_marked(box.name)
+    _kill_marked(box)
     log.drain()
     code = child.returncode
     plan.write_whole(
