@@ -31,10 +31,16 @@ UNSEEN_SECONDS = 25.0
 _AT_ONCE = 1_000
 
 
-async def due(engine: AsyncEngine, settings: Settings) -> list[tuple[str, str]]:
-    """Names of jobs, each with the id of the row that it is about; at most 1,000 of a name, the rest with the next sweep."""
+async def due(
+    engine: AsyncEngine, settings: Settings, unseen: float = UNSEEN_SECONDS
+) -> list[tuple[str, str]]:
+    """Names of jobs, each with the id of the row that it is about; at most 1,000 of a name, the rest with the next sweep.
+
+    ``unseen``: seconds after which a sandbox that has not been heard of is looked at.
+    """
+    spans = {"idle": timedelta(seconds=settings.sandbox_idle_seconds), "unseen": timedelta(seconds=unseen)}
     async with engine.connect() as connection:
-        found = await connection.execute(_DUE, {"idle": timedelta(seconds=settings.sandbox_idle_seconds)})
+        found = await connection.execute(_DUE, spans)
         return sorted((row.name, row.id) for row in found)
 
 
@@ -53,7 +59,7 @@ _DUE = union_all(
             sandboxes.c.state != "ready",
             sandboxes.c.deadline_at < func.now(),
             func.coalesce(sandboxes.c.last_seen_at, sandboxes.c.created_at)
-            < func.now() - timedelta(seconds=UNSEEN_SECONDS),
+            < func.now() - bindparam("unseen", type_=Interval),
         ),
     ),
     _found(

@@ -16,7 +16,7 @@ from openinspect.jobs import Jobs, defer
 
 from .janitor import Janitor
 from .keeper import Keeper
-from .sweep import due
+from .sweep import UNSEEN_SECONDS, due
 
 SWEEP_SECONDS = 2
 TIDY_SECONDS = 30
@@ -37,9 +37,13 @@ def register(keeper: Keeper, janitor: Janitor) -> Jobs:
     ):
         _about_one(jobs, name, method)
 
+    unseen = 0.0  # of what this process finds when it starts nobody knows whether it still lives
+
     @jobs.periodic("sweep", every=SWEEP_SECONDS)
     async def sweep() -> None:
-        found = await due(keeper.journal.engine, keeper.settings)
+        nonlocal unseen
+        found = await due(keeper.journal.engine, keeper.settings, unseen)
+        unseen = UNSEEN_SECONDS
         if found:
             async with transaction(keeper.journal.engine) as connection:
                 for name, one in found:
