@@ -261,3 +261,20 @@ async def test_what_sandboxes_do_makes_no_session_newer(own_database_url: str, t
         after = await server.get(f"/sessions/{session['id']}")
         assert after["sandbox"]["state"] == "stopped"
         assert after["updated_at"] == before
+
+
+async def test_a_sandbox_whose_handle_was_never_noted_is_taken_over(
+    own_database_url: str, tmp_path: Path
+) -> None:
+    """Who started it was killed in between; it got ready all the same."""
+    provider = _held(tmp_path)
+    async with running_server(own_database_url, tmp_path, provider=provider) as server:
+        await server.session("hello")
+        box = await _started(provider)
+        await box.command("prompt")
+        await _change(server, "UPDATE sandboxes SET handle = NULL")
+        await _keeper(server).check(box.sandbox_id)
+        assert (await _state(server, box.sandbox_id))[0] == "ready"
+        async with server.wiring.engine.connect() as connection:
+            found = await connection.execute(text("SELECT handle FROM sandboxes"))
+            assert found.scalar_one() is not None

@@ -15,6 +15,11 @@ def faults(page: Page, name: str) -> list[str]:
     """A line for each rule that the page breaks now. Skips the test where axe-core is not there."""
     if not AXE.is_file():
         pytest.skip("axe-core is not there: run `npm ci` in web/")
+    # colours in the middle of a fade are nobody's choice
+    page.evaluate(
+        "Promise.allSettled(document.getAnimations().filter((one) => one.effect.getComputedTiming().iterations !== Infinity)"
+        ".map((one) => one.finished))"
+    )
     page.evaluate(AXE.read_text())
     result = page.evaluate(f"axe.run(document, {{runOnly: {RULES}}})")
     found: list[str] = []

@@ -418,7 +418,12 @@ class Keeper:
                 await self.provider.release(sandbox_id, row["handle"])
 
     async def _check_box(self, row: RowMapping) -> None:
-        status = await self.provider.status(row["handle"])
+        handle = row["handle"]
+        if not handle:
+            # ready already, and who started it was killed before it could note what it had started
+            handle = await self.provider.find(row["id"])
+            await self._keep_handle(row["id"], handle)
+        status = await self.provider.status(handle)
         if status.state == "running":
             return
         # its last words may have come meanwhile; the runtime's own report says more than an exit code
