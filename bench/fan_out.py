@@ -62,15 +62,21 @@ async def _fan_out(running: Server) -> float:
         )
         for i in range(_PROCESSES)
     ]
-    for process in processes:
-        assert process.stdout is not None
-        assert (await asyncio.wait_for(process.stdout.readline(), 60)).strip() == b"joined"
+    await asyncio.gather(*(_said(process, b"joined") for process in processes))
     began = time.perf_counter()
     await double.say(*[e.BootLog(step="x", text="y" * 200)] * EVENTS, turn_id=prompt_id)
-    await asyncio.gather(*(asyncio.wait_for(process.wait(), 60) for process in processes))
+    await asyncio.gather(*(_said(process, b"delivered") for process in processes))
     took = time.perf_counter() - began
+    await asyncio.gather(*(asyncio.wait_for(process.wait(), 60) for process in processes))
     await double.drop()
     return WATCHERS * EVENTS / took
+
+
+async def _said(process: asyncio.subprocess.Process, word: bytes) -> None:
+    assert process.stdout is not None
+    said = await asyncio.wait_for(process.stdout.readline(), 60)
+    if said.strip() != word:
+        raise RuntimeError(f"the watchers said {said!r}")
 
 
 async def _reconnect(running: Server) -> list[float]:
@@ -90,12 +96,12 @@ async def _reconnect(running: Server) -> list[float]:
 
 
 async def _watch_many(url: str, events: int, tickets: list[str]) -> None:
-    """Join with every ticket, say so, and end when each has been sent all the events."""
-    joined = asyncio.Barrier(len(tickets) + 1)
+    """Join with every ticket, say so, and say so when each has been sent all the events."""
+    joined, delivered = asyncio.Barrier(len(tickets) + 1), asyncio.Barrier(len(tickets) + 1)
 
     async def watch(ticket: str) -> None:
         address = url.replace("http", "ws", 1) + "/api/stream"
-        async with websockets.connect(address, max_size=None, compression=None) as socket:
+        async with websockets.connect(address, max_size=None, max_queue=None, compression=None) as socket:
             await socket.send(orjson.dumps({"type": "open", "ticket": ticket}).decode())
             while b'"synced"' not in await socket.recv(decode=False):
                 pass
@@ -103,12 +109,15 @@ async def _watch_many(url: str, events: int, tickets: list[str]) -> None:
             got = 0
             while got < events:
                 got += (await socket.recv(decode=False)).count(b'"boot.log"')
+            await delivered.wait()
 
     async with asyncio.TaskGroup() as group:
         for ticket in tickets:
             group.create_task(watch(ticket))
         await joined.wait()
         print("joined", flush=True)
+        await delivered.wait()
+        print("delivered", flush=True)
 
 
 if __name__ == "__main__":
