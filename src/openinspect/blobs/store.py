@@ -7,6 +7,7 @@ repeated. Everything that belongs to a session lies under ``sessions/<id>/``, so
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class BlobStore:
             await obstore.delete_async(self._store, paths)
             gone += len(paths)
         # with what writing left that was cut off
-        await asyncio.to_thread(shutil.rmtree, self._folder / prefix, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            await asyncio.to_thread(shutil.rmtree, self._folder / prefix)
         return gone
 
     async def delete(self, key: str) -> None:

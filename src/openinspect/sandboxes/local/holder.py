@@ -328,7 +328,7 @@ def _become_box_root() -> None:
 
 
 def _runs(pid: int, program: str) -> bool:
-    return os.path.samestat(os.stat(f"/proc/{pid}/exe"), os.stat(program))  # noqa: PTH116
+    return Path(f"/proc/{pid}/exe").samefile(program)
 
 
 def _go_first_when_memory_is_short() -> None:
